@@ -1,0 +1,137 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``nova-ssm flow``: what runs, who runs it, how far it is, why it failed."""
+
+import argparse
+import dataclasses
+import datetime
+from typing import Any
+
+from cliff import lister
+from cliff import show
+
+from nova_ssm.cmd import db
+from nova_ssm.engine import queries
+from nova_ssm.engine import states
+
+_COLUMNS = ('uuid', 'name', 'subject', 'state', 'owner', 'task', 'since',
+            'failure')
+
+
+class List(lister.Lister):
+    """List the flows, the newest first."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--unfinished', action='store_true',
+            help='only the flows that are not over')
+        parser.add_argument(
+            '--server', metavar='UUID',
+            help='only the flows that work on this server')
+        parser.add_argument(
+            '--request', metavar='ID',
+            help='only the flows of this request (req-...)')
+        parser.add_argument(
+            '--limit', type=_positive, default=100, metavar='N',
+            help='how many at the most (default: 100)')
+        parser.add_argument(
+            '--long', action='store_true', help='show all that is known')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple:
+        database = db.journal_database(self.app.conf)
+        database.check()
+        found = queries.flows(
+            database, unfinished=parsed_args.unfinished,
+            subject=parsed_args.server, request_id=parsed_args.request,
+            limit=parsed_args.limit)
+        columns = _COLUMNS
+        if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
+            columns = tuple(f.name for f in
+                            dataclasses.fields(queries.FlowInfo))
+        return columns, [[_cell(info, name, parsed_args.formatter)
+                          for name in columns] for info in found]
+
+
+class Show(show.ShowOne):
+    """Show one flow and its steps."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument('flow', metavar='ID', help='the uuid of the flow')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple:
+        database = db.journal_database(self.app.conf)
+        database.check()
+        info = queries.flow(database, parsed_args.flow)
+        steps = queries.steps(database, info.uuid)
+        names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
+        values = [_cell(info, name, parsed_args.formatter) for name in names]
+        if parsed_args.formatter in _FOR_PEOPLE:
+            text: Any = '\n'.join(_line(step, steps[0].at) for step in steps)
+        else:
+            text = [dataclasses.asdict(step) for step in steps]
+        return (*names, 'steps'), (*values, text)
+
+
+#: Formats that are read by people: dates instead of numbers.
+_FOR_PEOPLE = ('table', 'value', 'csv')
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError('must be at least 1')
+    return number
+
+
+def _cell(info: queries.FlowInfo, name: str, formatter: str) -> Any:
+    value = getattr(info, name)
+    if formatter not in _FOR_PEOPLE:
+        return value
+    if name == 'owner':
+        return _owner(info)
+    if name == 'task':
+        return _task(info)
+    if name in ('since', 'created_at', 'finished_at') and value is not None:
+        return _date(value)
+    return '' if value is None else value
+
+
+def _owner(info: queries.FlowInfo) -> str:
+    if info.owner is None:
+        return '' if info.state in states.FINAL else 'nobody'
+    return info.owner if info.owner_alive else info.owner + ' (dead)'
+
+
+def _task(info: queries.FlowInfo) -> str:
+    if info.task is None:
+        return 'begins'
+    return '%s %s' % (info.task, info.task_state)
+
+
+def _date(seconds: float) -> str:
+    when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return when.strftime('%Y-%m-%d %H:%M:%S')
+
+
+def _line(step: queries.StepInfo, began: float) -> str:
+    what = step.task or {states.START: 'the flow begins',
+                         states.CLAIM: 'taken over',
+                         states.END: 'the flow ends'}.get(step.kind, '')
+    return '%+9.3f s  %-32s %-9s %s' % (
+        step.at - began, what, step.state or '', step.writer)
+
+

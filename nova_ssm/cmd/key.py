@@ -1,0 +1,29 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``nova-ssm key``: the keys of the journal's secrets."""
+
+import argparse
+
+from cliff import command
+from cryptography import fernet
+
+
+class New(command.Command):
+    """Print a new key for [ssm] encryption_keys.
+
+    Put it into nova.conf on every conductor. To change the key, put the new
+    one first and keep the old one behind it until no flow needs it.
+    """
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.app.stdout.write(fernet.Fernet.generate_key().decode() + '\n')

@@ -1,0 +1,79 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The options of section [ssm] in nova.conf."""
+
+from oslo_config import cfg
+
+ssm_group = cfg.OptGroup(
+    'ssm', title='Structured state management',
+    help='Runs operations of nova-conductor as task graphs that another '
+         'conductor can go on with. Needs ``[conductor] '
+         'compute_task_manager = nova_ssm``.')
+
+ssm_opts = [
+    cfg.ListOpt(
+        'workflows', default=[],
+        help='The operations that are run as task graphs: names of entry '
+             'points in ``nova_ssm.workflows``. What is not named is left '
+             'to Nova itself. nova-conductor does not start with a name '
+             'that is not installed.'),
+    cfg.StrOpt(
+        'connection', secret=True,
+        help='The database of the journal, as an SQLAlchemy URL. Default: '
+             'the conductor\'s own ``[database] connection``. Its tables '
+             'are made by ``nova-ssm db sync``.'),
+    cfg.ListOpt(
+        'encryption_keys', default=[], secret=True,
+        help='Fernet keys for the secrets in the journal: the token of the '
+             'request, the admin password, injected files. The first one '
+             'encrypts, all of them decrypt; the same on every conductor. '
+             '``nova-ssm key new`` makes one. Without a key secrets are not '
+             'journaled, and a flow that was interrupted and needs them to '
+             'go on is reverted.'),
+    cfg.FloatOpt(
+        'lease', default=10, min=1,
+        help='Seconds of silence after which a conductor worker counts as '
+             'dead and others take its flows. A worker that comes back on '
+             'the same host does not wait for it.'),
+    cfg.FloatOpt(
+        'recovery_interval', default=1, min=0.1,
+        help='Seconds between two looks of a worker for flows that nobody '
+             'runs.'),
+    cfg.IntOpt(
+        'recovery_concurrency', default=16, min=1,
+        help='How many flows of dead workers one worker goes on with side '
+             'by side.'),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    conf.register_group(ssm_group)
+    conf.register_opts(ssm_opts, group=ssm_group)
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """For oslo-config-generator and the documentation."""
+    return [(ssm_group, ssm_opts)]
+
+
+def journal_url(conf: cfg.ConfigOpts) -> str | None:
+    """The URL of the journal's database, None if none is configured."""
+    if conf.ssm.connection:
+        return conf.ssm.connection
+    # Nova has registered it; a command of ours may not have.
+    try:
+        return conf.database.connection
+    except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
+        conf.register_opts([cfg.StrOpt('connection', secret=True)],
+                           group='database')
+        return conf.database.connection

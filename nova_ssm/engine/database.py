@@ -1,0 +1,210 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The journal's database: connections, transactions, and its schema.
+
+A connection is made by the first one who needs it, never at import or when
+a manager is made: Nova makes its managers before the workers fork.
+"""
+
+import contextlib
+import os
+import threading
+from typing import Any, Callable, Iterator, TypeVar
+
+from alembic import command
+from alembic import config as alembic_config
+from alembic import script as alembic_script
+from alembic.runtime import migration as alembic_migration
+from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import enginefacade
+from oslo_log import log as logging
+import sqlalchemy as sa
+from sqlalchemy import event
+import tenacity
+
+from nova_ssm.engine import exception
+
+LOG = logging.getLogger(__name__)
+T = TypeVar('T')
+
+VERSION_TABLE = 'ssm_alembic_version'
+_MIGRATIONS = os.path.join(os.path.dirname(__file__), 'migrations')
+
+#: Errors after which the same transaction may simply be tried again.
+TRANSIENT = (db_exc.DBDeadlock, db_exc.DBConnectionError,
+             db_exc.RetryRequest)
+
+
+class Database:
+    """One database, its connections made when they are first needed.
+
+    :param url: an SQLAlchemy URL
+    :param options: what oslo.db's ``[database]`` section may hold, e.g.
+        ``max_pool_size``
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        if not url:
+            raise exception.DatabaseUnusable(
+                'no database is configured for the journal: set [ssm] '
+                'connection, or [database] connection, in nova.conf')
+        self.url = url
+        self._options = options
+        self._engine: sa.Engine | None = None
+        self._pid: int | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def engine(self) -> sa.Engine:
+        # Also made anew in a forked child: connections are not shared.
+        if self._engine is None or self._pid != os.getpid():
+            with self._lock:
+                if self._engine is None or self._pid != os.getpid():
+                    self._engine = self._create_engine()
+                    self._pid = os.getpid()
+        return self._engine
+
+    def _create_engine(self) -> sa.Engine:
+        context_manager = enginefacade.transaction_context()
+        options: dict[str, Any] = {'sqlite_fk': False, 'max_retries': 1}
+        options.update(self._options)
+        context_manager.configure(connection=self.url, **options)
+        try:
+            engine = context_manager.writer.get_engine()
+        except Exception as exc:
+            raise exception.DatabaseUnusable(
+                'the journal database %s cannot be reached: %s'
+                % (self.safe_url, exc)) from exc
+        if engine.dialect.name == 'sqlite':
+            _wait_for_lock(engine)
+        return engine
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its password, for logs and messages."""
+        return sa.engine.make_url(self.url).render_as_string(
+            hide_password=True)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """One transaction: committed at the end, rolled back if it raises."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def write(self, work: Callable[[sa.Connection], T],
+              give_up: Callable[[], bool] = lambda: False) -> T:
+        """Run one transaction, again and again while the database is away.
+
+        :param work: what to do in the transaction; may run more than once
+        :param give_up: asked between two tries; True raises the last error
+        """
+        for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception(
+                    lambda e: isinstance(e, TRANSIENT) and not give_up()),
+                wait=tenacity.wait_exponential_jitter(
+                    initial=0.05, max=2, jitter=0.1),
+                before_sleep=self._say_waiting, reraise=True):
+            with attempt:
+                with self.transaction() as connection:
+                    return work(connection)
+        raise AssertionError('unreachable')
+
+    def _say_waiting(self, state: tenacity.RetryCallState) -> None:
+        assert state.outcome is not None
+        if state.attempt_number in (1, 5) or not state.attempt_number % 30:
+            LOG.warning('The journal database %s does not take our write '
+                        '(%s); trying again until it does.',
+                        self.safe_url, state.outcome.exception())
+
+    def close(self) -> None:
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+        self._engine = None
+
+    def check(self) -> None:
+        """Make sure that the tables are there and new enough.
+
+        Uses a connection of its own, which it closes: safe before a fork.
+
+        :raises SchemaMissing: with what to do about it
+        :raises DatabaseUnusable: if the database cannot be reached
+        """
+        found, wanted = self.version(), head()
+        if found is None:
+            raise exception.SchemaMissing(
+                'the journal tables are missing in %s: run "nova-ssm db '
+                'sync"' % self.safe_url)
+        if found != wanted and found in _known_revisions():
+            raise exception.SchemaMissing(
+                'the journal tables in %s are at revision %s, this release '
+                'needs %s: run "nova-ssm db sync"'
+                % (self.safe_url, found, wanted))
+
+    def version(self) -> str | None:
+        """The revision of the tables, None if there are none."""
+        try:
+            engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+            with engine.connect() as connection:
+                return alembic_migration.MigrationContext.configure(
+                    connection, opts={'version_table': VERSION_TABLE}
+                ).get_current_revision()
+        except Exception as exc:
+            raise exception.DatabaseUnusable(
+                'the journal database %s cannot be used: %s'
+                % (self.safe_url, exc)) from exc
+
+
+def _wait_for_lock(engine: sa.Engine) -> None:
+    """Let SQLite's writers wait for each other.
+
+    Our transactions write first and read then: one that reads first could
+    not be helped by waiting, its snapshot would be stale.
+    """
+    @event.listens_for(engine, 'connect')
+    def _connect(dbapi_connection, record):
+        dbapi_connection.execute('PRAGMA busy_timeout = 30000')
+
+
+def _alembic(url: str) -> alembic_config.Config:
+    config = alembic_config.Config()
+    config.set_main_option('script_location', _MIGRATIONS)
+    # configparser would interpolate a % in the password.
+    config.set_main_option('sqlalchemy.url', url.replace('%', '%%'))
+    return config
+
+
+def head() -> str:
+    """The revision of the schema that this code works with."""
+    revision = alembic_script.ScriptDirectory.from_config(
+        _alembic('')).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def _known_revisions() -> set[str]:
+    directory = alembic_script.ScriptDirectory.from_config(_alembic(''))
+    return {script.revision for script in directory.walk_revisions()}
+
+
+def upgrade(url: str, revision: str = 'head') -> None:
+    """Make or upgrade the tables.
+
+    :raises DatabaseUnusable: if the database cannot be reached
+    """
+    try:
+        command.upgrade(_alembic(url), revision)
+    except sa.exc.SQLAlchemyError as exc:
+        raise exception.DatabaseUnusable(
+            'the journal database %s cannot be upgraded: %s'
+            % (sa.engine.make_url(url).render_as_string(hide_password=True),
+               exc)) from exc

@@ -1,0 +1,69 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What can go wrong in the engine, in words for the one who has to act."""
+
+
+class EngineError(Exception):
+    """Base of the errors that the engine raises on purpose."""
+
+
+class DatabaseUnusable(EngineError):
+    """The journal's database cannot be used as it is configured."""
+
+
+class SchemaMissing(DatabaseUnusable):
+    """The tables are not there, or they are older than this code."""
+
+
+class UnknownFlow(EngineError):
+    """No flow of that name and version is registered here."""
+
+
+class FlowNotFound(EngineError):
+    """No flow with that uuid is in the database."""
+
+
+class DamagedJournal(EngineError):
+    """A row of the journal cannot be read back."""
+
+
+class NotSerializable(EngineError):
+    """A task took or gave a value that the journal cannot hold."""
+
+
+class SecretUnavailable(EngineError):
+    """A secret that the flow needs cannot be read back from the journal."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback that an exception had in the process that raised it.
+
+    It is the ``__cause__`` of an exception that came out of the journal, so
+    that a log still shows where it was raised.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return '\n"""\n%s"""' % self.text
+
+
+class FlowLost(BaseException):
+    """This process does not own the flow any more, another one goes on.
+
+    Not an :class:`Exception`: it must not be taken for the failure of a
+    task, which would revert what the new owner is building on. It ends the
+    run where it stands, without a word in the journal.
+    """

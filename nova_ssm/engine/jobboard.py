@@ -1,0 +1,248 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The job board ``sql``: who runs which flow.
+
+A claim is one compare-and-swap update and one row in the journal, in one
+transaction: no SELECT FOR UPDATE, so it does on Galera too. The row fences
+whoever wrote before. A flow is free when its owner is nobody, or a worker
+whose lease has expired on the database's clock.
+"""
+
+import time
+from typing import Any, Iterator
+
+from oslo_db import exception as db_exc
+import sqlalchemy as sa
+from taskflow import exceptions as taskflow_exc
+from taskflow.jobs import base
+from taskflow import states as taskflow_states
+
+from nova_ssm.engine import database
+from nova_ssm.engine import journal
+from nova_ssm.engine import schema
+from nova_ssm.engine import serialization
+from nova_ssm.engine import states
+
+_FLOWS = schema.flows.c
+
+
+class SQLJob(base.Job):
+    """A flow on the board, as it was when it was looked up."""
+
+    def __init__(self, board: 'SQLJobBoard', row: Any) -> None:
+        super().__init__(board, row.name, uuid=row.uuid,
+                         details={'flow_uuid': row.uuid,
+                                  'version': row.version,
+                                  'subject': row.subject})
+        self.row = row
+
+    @property
+    def last_modified(self) -> float:
+        return self.row.updated_at
+
+    @property
+    def created_on(self) -> float:
+        return self.row.created_at
+
+    @property
+    def state(self) -> str:
+        if self.row.finished_at is not None:
+            return taskflow_states.COMPLETE
+        if self.board.find_owner(self) is not None:
+            return taskflow_states.CLAIMED
+        return taskflow_states.UNCLAIMED
+
+    @property
+    def priority(self) -> base.JobPriority:
+        return base.JobPriority.convert(self.row.priority)
+
+
+class SQLJobBoard(base.JobBoard):
+    """TaskFlow's job board on the journal's own tables.
+
+    :param conf: ``database`` (a :class:`~nova_ssm.engine.database.Database`)
+        and ``serializer``
+    """
+
+    def __init__(self, name: str, conf: dict[str, Any]) -> None:
+        super().__init__(name, conf)
+        self._db: database.Database = conf['database']
+        self._serializer: serialization.Serializer = conf['serializer']
+        self._connected = False
+
+    # -- looking ----------------------------------------------------------
+
+    def iterjobs(self, only_unclaimed: bool = False,
+                 ensure_fresh: bool = False) -> Iterator[SQLJob]:
+        query = sa.select(schema.flows).where(_FLOWS.finished_at.is_(None))
+        if only_unclaimed:
+            query = query.where(_is_free())
+        with self._db.transaction() as connection:
+            rows = connection.execute(
+                query.order_by(_FLOWS.created_at)).all()
+        return iter([SQLJob(self, row) for row in rows])
+
+    @property
+    def job_count(self) -> int:
+        with self._db.transaction() as connection:
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(schema.flows).where(
+                    _FLOWS.finished_at.is_(None))).scalar_one()
+
+    def find_owner(self, job: base.Job) -> str | None:
+        with self._db.transaction() as connection:
+            return connection.execute(sa.select(_FLOWS.owner).where(
+                _FLOWS.uuid == job.uuid, ~_is_free())).scalar()
+
+    def wait(self, timeout: float | None = None) -> Iterator[SQLJob]:
+        """Wait until there is a flow that nobody runs.
+
+        :param timeout: in seconds; None waits for ever
+        :raises taskflow.exceptions.NotFound: when the time is over
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            jobs = list(self.iterjobs(only_unclaimed=True))
+            if jobs:
+                return iter(jobs)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise taskflow_exc.NotFound('no job came within %s seconds'
+                                            % timeout)
+            time.sleep(0.2)
+
+    # -- changing ---------------------------------------------------------
+
+    def post(self, name: str, book: Any = None,
+             details: dict[str, Any] | None = None,
+             priority: base.JobPriority = base.JobPriority.NORMAL) -> SQLJob:
+        """Post a flow that anybody may claim.
+
+        :param details: ``request``, a
+            :class:`~nova_ssm.engine.journal.FlowRequest`; its other keys
+            become the inputs of the flow
+        """
+        details = dict(details or {})
+        request = details.pop('request', None)
+        if request is None:
+            request = journal.FlowRequest(name=name, store=details)
+        self.start(request, owner=None)
+        return self.get(request.uuid)
+
+    def start(self, request: journal.FlowRequest,
+              owner: str | None) -> None:
+        """Post a flow, claimed by ``owner`` in the same transaction."""
+        self._db.write(lambda connection: journal.insert_flow(
+            connection, self._serializer, request, owner))
+
+    def get(self, uuid: str) -> SQLJob:
+        """:raises taskflow.exceptions.NotFound: if there is no such flow"""
+        with self._db.transaction() as connection:
+            row = connection.execute(sa.select(schema.flows).where(
+                _FLOWS.uuid == uuid)).first()
+        if row is None:
+            raise taskflow_exc.NotFound('there is no flow %s' % uuid)
+        return SQLJob(self, row)
+
+    def claim(self, job: base.Job, who: str) -> int:
+        """Take a free flow.
+
+        :returns: the sequence number of the next journal row
+        :raises taskflow.exceptions.UnclaimableJob: if it is not free (any
+            more), or over
+        """
+        assert isinstance(job, SQLJob)
+
+        def work(connection: sa.Connection) -> int:
+            done = connection.execute(schema.flows.update().where(
+                _FLOWS.uuid == job.uuid,
+                _FLOWS.generation == job.row.generation,
+                _FLOWS.finished_at.is_(None), _is_free()).values(
+                    owner=who, generation=job.row.generation + 1,
+                    state=states.RUNNING, updated_at=schema.now()))
+            if done.rowcount != 1:
+                raise taskflow_exc.UnclaimableJob(
+                    'flow %s is not free' % job.uuid)
+            seq = 1 + connection.execute(
+                sa.select(sa.func.max(schema.journal.c.seq)).where(
+                    schema.journal.c.flow_uuid == job.uuid)).scalar_one()
+            journal.insert_row(connection, job.uuid, seq, states.CLAIM, None,
+                               None, who, None)
+            return seq + 1
+
+        try:
+            return self._db.write(work)
+        except db_exc.DBDuplicateEntry as exc:
+            raise taskflow_exc.UnclaimableJob(
+                'flow %s is being written by its owner' % job.uuid) from exc
+
+    def abandon(self, job: base.Job, who: str) -> None:
+        """Let go of a flow, so that anybody may go on with it.
+
+        :raises taskflow.exceptions.NotFound: if ``who`` does not own it
+        """
+        self._owned(job, who, owner=None)
+
+    def consume(self, job: base.Job, who: str) -> None:
+        """Say that a flow is over.
+
+        The runner does that in the transaction of the last journal row
+        (:meth:`nova_ssm.engine.journal.FlowLog.end`).
+
+        :raises taskflow.exceptions.NotFound: if ``who`` does not own it
+        """
+        self._owned(job, who, owner=None, state=states.SUCCESS,
+                    finished_at=schema.now())
+
+    def trash(self, job: base.Job, who: str) -> None:
+        """Give a flow up as failed.
+
+        :raises taskflow.exceptions.NotFound: if ``who`` does not own it
+        """
+        self._owned(job, who, owner=None, state=states.FAILURE,
+                    finished_at=schema.now())
+
+    def _owned(self, job: base.Job, who: str, **values: Any) -> None:
+        done = self._db.write(lambda connection: connection.execute(
+            schema.flows.update().where(
+                _FLOWS.uuid == job.uuid, _FLOWS.owner == who).values(
+                    updated_at=schema.now(), **values)).rowcount)
+        if done != 1:
+            raise taskflow_exc.NotFound(
+                '%s does not own flow %s' % (who, job.uuid))
+
+    # -- the rest of the interface ----------------------------------------
+
+    def register_entity(self, entity: Any) -> None:
+        """Workers register themselves: see nova_ssm.engine.worker."""
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    def connect(self) -> None:
+        self._db.check()
+        self._connected = True
+
+    def close(self) -> None:
+        self._connected = False
+
+
+def _is_free() -> sa.ColumnElement[bool]:
+    """Nobody owns the flow, or somebody whose lease has expired."""
+    workers = schema.workers.c
+    return sa.or_(
+        _FLOWS.owner.is_(None),
+        ~sa.exists().where(workers.id == _FLOWS.owner,
+                           workers.expires_at > schema.now()))
+
+

@@ -1,0 +1,414 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The journal of one flow, and the TaskFlow backend that writes it.
+
+Append-only, keyed (flow, sequence). A row is written
+
+* when the flow starts (with its claim, in one transaction),
+* when a task that had an effect ended, failed, or was reverted,
+* before a task that must not begin twice unseen begins,
+* when the flow ends.
+
+What else TaskFlow reports (states on the way, intentions, results of tasks
+that only read) waits in memory and goes along with the next row: it can be
+found out again by running again.
+"""
+
+import dataclasses
+from typing import Any, Callable, Mapping
+
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+from oslo_utils import uuidutils
+import sqlalchemy as sa
+from taskflow.persistence import base
+from taskflow.persistence import models
+from taskflow import states as taskflow_states
+from taskflow import storage as taskflow_storage
+
+from nova_ssm.engine import database
+from nova_ssm.engine import exception
+from nova_ssm.engine import failures
+from nova_ssm.engine import schema
+from nova_ssm.engine import serialization
+from nova_ssm.engine import states
+from nova_ssm.engine import task as ssm_task
+from nova_ssm.engine import worker as worker_module
+
+LOG = logging.getLogger(__name__)
+
+#: Called after each commit with (flow uuid, kind, atom, state). Tests hang
+#: their crash points here.
+AfterCommit = Callable[[str, str, 'str | None', 'str | None'], None]
+
+
+@dataclasses.dataclass
+class FlowRequest:
+    """A flow to be run: what it is called and what it is given.
+
+    :param name: its name in the registry
+    :param store: its inputs by name
+    :param context: the request context, given to its tasks as ``context``
+    :param subject: what it works on, e.g. the uuid of a server
+    """
+
+    name: str
+    store: dict[str, Any]
+    context: Any = None
+    version: str = '1.0'
+    subject: str | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+    request_id: str | None = None
+    parent_uuid: str | None = None
+    uuid: str = dataclasses.field(default_factory=uuidutils.generate_uuid)
+
+
+class Spawn(ssm_task.Task):
+    """A task whose result is a list of FlowRequest: the flow's children.
+
+    They are posted in the transaction that journals this task: either all
+    of them exist, or none does and the task runs again.
+    """
+
+
+class FlowLog:
+    """Writes the journal of one flow for its owner.
+
+    :param worker: the owning worker
+    :param after_commit: told of each row once it is committed
+    :param next_seq: where the journal of the flow goes on
+    """
+
+    def __init__(self, db: database.Database,
+                 serializer: serialization.Serializer,
+                 flow_uuid: str, worker: worker_module.Worker,
+                 after_commit: AfterCommit | None = None,
+                 next_seq: int = 0) -> None:
+        self.uuid = flow_uuid
+        self.writer = worker.id
+        self.tasks: dict[str, Any] = {}
+        self.started: set[str] = set()
+        self.failed: tuple[str, BaseException] | None = None
+        #: Of each atom the state and the intention that we know of.
+        self.seen: dict[str, tuple[str, str]] = {}
+        self.children: list[FlowRequest] = []
+        self._db = db
+        self._serializer = serializer
+        self._worker = worker
+        self._after_commit = after_commit
+        self._seq = next_seq
+        self._waiting: dict[str, dict[str, Any]] = {}
+
+    # -- what TaskFlow reports --------------------------------------------
+
+    def note(self, detail: models.AtomDetail) -> None:
+        """Take in one change of one atom; write it if it must not be lost.
+
+        :raises FlowLost: if the flow has another owner
+        """
+        state = detail.state
+        if state in (taskflow_states.RUNNING, taskflow_states.REVERTING):
+            self._check_owner()
+        if detail.name == taskflow_storage.Storage.injector_name:
+            return
+        if state == taskflow_states.RUNNING:
+            self._note_running(detail)
+        elif state in _ENDED or state == taskflow_states.PENDING:
+            self._note_ended(detail)
+
+    def _check_owner(self) -> None:
+        """Begin no step without a lease.
+
+        An expired lease is no harm if nobody has claimed the flow since. Who
+        did would meet our next row, but the effect comes before the row.
+        """
+        if self._worker.valid:
+            return
+        self._worker.renew()
+        owner = self._db.write(lambda connection: connection.execute(
+            sa.select(schema.flows.c.owner).where(
+                schema.flows.c.uuid == self.uuid)).scalar())
+        if owner != self.writer:
+            raise exception.FlowLost(
+                'flow %s was taken over while worker %s was silent for longer '
+                'than its lease' % (self.uuid, self.writer))
+
+    def _note_running(self, detail: models.AtomDetail) -> None:
+        task = self.tasks.get(detail.name)
+        if getattr(task, 'once', False) and detail.name not in self.started:
+            self.started.add(detail.name)
+            self._write_atom(detail.name, detail.state)
+
+    def _note_ended(self, detail: models.AtomDetail) -> None:
+        was = self.seen.get(detail.name)
+        self.seen[detail.name] = (detail.state, detail.intention)
+        moved = was is None or was[0] != detail.state
+        if (was == self.seen[detail.name] and
+                isinstance(detail, models.TaskDetail)):
+            return      # its progress only
+        record = _record(detail)
+        self.failed = first_failure(self.failed, detail.name, record)
+        children = self._take_children(detail, record) if moved else []
+        self._waiting[detail.name] = record
+        if moved and self._must_write(detail):
+            self._write_atom(detail.name, detail.state, children)
+
+    def _take_children(self, detail: models.AtomDetail,
+                       record: dict[str, Any]) -> list[FlowRequest]:
+        if (detail.state != taskflow_states.SUCCESS or
+                not isinstance(self.tasks.get(detail.name), Spawn)):
+            return []
+        record['results'] = [child.uuid for child in detail.results]
+        return list(detail.results)
+
+    def _must_write(self, detail: models.AtomDetail) -> bool:
+        task = self.tasks.get(detail.name)
+        if detail.state == taskflow_states.SUCCESS:
+            had_effect = getattr(task, 'had_effect', None)
+            return had_effect is None or had_effect(detail.results)
+        if detail.state == taskflow_states.REVERTED:
+            return not isinstance(task, ssm_task.Task) or task.undoes()
+        return detail.state in (taskflow_states.FAILURE,
+                                taskflow_states.REVERT_FAILURE)
+
+    def _write_atom(self, atom: str, state: str,
+                    children: list[FlowRequest] | None = None) -> None:
+        for child in children or ():
+            child.parent_uuid = self.uuid
+        self.write(states.ATOM, atom, state, self._waiting,
+                   lambda connection: [
+                       insert_flow(connection, self._serializer, child,
+                                   self.writer) for child in children or ()])
+        self.children.extend(children or ())
+        self._waiting.clear()
+        self._said(states.ATOM, atom, state)
+
+    # -- writing ----------------------------------------------------------
+
+    def write(self, kind: str, atom: str | None, state: str | None,
+              value: Any,
+              also: Callable[[sa.Connection], Any] | None = None) -> None:
+        """Append one row, in one transaction with whatever ``also`` does.
+
+        While the database is away it waits: nobody else can take the flow
+        over meanwhile, and once somebody has, our row meets theirs.
+
+        :raises FlowLost: if another owner wrote this row
+        """
+        payload = self._serializer.pack(value)
+
+        def work(connection: sa.Connection) -> None:
+            insert_row(connection, self.uuid, self._seq, kind, atom, state,
+                       self.writer, payload)
+            if also is not None:
+                also(connection)
+
+        try:
+            self._db.write(work)
+        except db_exc.DBDuplicateEntry:
+            # Ours after all, if the connection broke after the commit.
+            if not self._is_ours(kind, atom, state):
+                raise exception.FlowLost(
+                    'flow %s is written by another worker' % self.uuid) \
+                    from None
+        self._seq += 1
+
+    def _is_ours(self, kind: str, atom: str | None,
+                 state: str | None) -> bool:
+        def work(connection: sa.Connection) -> Any:
+            return connection.execute(sa.select(
+                schema.journal.c.writer, schema.journal.c.kind,
+                schema.journal.c.atom, schema.journal.c.state).where(
+                    schema.journal.c.flow_uuid == self.uuid,
+                    schema.journal.c.seq == self._seq)).first()
+        row = self._db.write(work)
+        return row is not None and tuple(row) == (
+            self.writer, kind, atom, state)
+
+    def end(self, state: str) -> None:
+        """Write that the flow is over, and let go of it.
+
+        :raises FlowLost: if another owner wrote this row
+        """
+        failure = (summary(*self.failed) if self.failed else None)
+
+        def also(connection: sa.Connection) -> None:
+            connection.execute(schema.flows.update().where(
+                schema.flows.c.uuid == self.uuid,
+                schema.flows.c.owner == self.writer).values(
+                    state=state, owner=None, failure=failure,
+                    updated_at=schema.now(), finished_at=schema.now()))
+
+        self.write(states.END, None, state, None, also)
+        self._said(states.END, None, state)
+
+    def _said(self, kind: str, atom: str | None, state: str | None) -> None:
+        if self._after_commit is not None:
+            self._after_commit(self.uuid, kind, atom, state)
+
+
+_ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
+                    taskflow_states.REVERTED,
+                    taskflow_states.REVERT_FAILURE))
+
+
+def first_failure(failed: tuple[str, BaseException] | None, atom: str,
+                  record: Mapping[str, Any]
+                  ) -> tuple[str, BaseException] | None:
+    """Which failure is the flow's, after this change of an atom.
+
+    The first one, unless a retry gives its task another chance.
+    """
+    if record['state'] == taskflow_states.FAILURE and failed is None:
+        return (atom, record['failure'])
+    if (record['state'] == taskflow_states.PENDING and
+            failed is not None and failed[0] == atom):
+        return None
+    return failed
+
+
+def summary(atom: str, exc: BaseException) -> str:
+    """One line for people: which task failed, and why."""
+    return ('%s: %s: %s' % (atom, type(exc).__name__, exc))[:4000]
+
+
+def insert_row(connection: sa.Connection, flow_uuid: str, seq: int,
+               kind: str, atom: str | None, state: str | None, writer: str,
+               payload: bytes | None) -> None:
+    connection.execute(schema.journal.insert().values(
+        flow_uuid=flow_uuid, seq=seq, kind=kind, atom=atom, state=state,
+        writer=writer, created_at=schema.now(), payload=payload))
+
+
+def insert_flow(connection: sa.Connection,
+                serializer: serialization.Serializer, request: FlowRequest,
+                owner: str | None) -> None:
+    """Post a flow: its row, and what it was given as its first step."""
+    connection.execute(schema.flows.insert().values(
+        uuid=request.uuid, parent_uuid=request.parent_uuid,
+        name=request.name, version=request.version,
+        state=states.RUNNING if owner else states.PENDING,
+        subject=request.subject, project_id=request.project_id,
+        user_id=request.user_id, request_id=request.request_id,
+        owner=owner, generation=0, priority='NORMAL',
+        created_at=schema.now(), updated_at=schema.now()))
+    insert_row(connection, request.uuid, 0, states.START, None, None,
+               owner or '', serializer.pack([request.context, request.store]))
+
+
+def _record(detail: models.AtomDetail) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        'state': detail.state, 'intention': detail.intention,
+        'version': detail.version,
+        'kind': models.atom_detail_type(detail)}
+    for name in ('results', 'revert_results'):
+        value = getattr(detail, name)
+        if value is not None:
+            record[name] = value
+    for name in ('failure', 'revert_failure'):
+        failure = getattr(detail, name)
+        if failure is not None:
+            record[name] = failures.exception_of(failure)
+    return record
+
+
+def restore(name: str, record: Mapping[str, Any]) -> models.AtomDetail:
+    """TaskFlow's detail of an atom, from its record in the journal."""
+    cls = models.atom_detail_class(record['kind'])
+    detail = cls(name, uuidutils.generate_uuid())
+    detail.state = record['state']
+    detail.intention = record['intention']
+    version = record['version']
+    detail.version = tuple(version) if version is not None else None
+    for field in ('results', 'revert_results'):
+        if field in record:
+            setattr(detail, field, record[field])
+    for field in ('failure', 'revert_failure'):
+        if field in record:
+            setattr(detail, field, failures.to_failure(record[field]))
+    return detail
+
+
+def new_detail(request_uuid: str, name: str,
+               store: Mapping[str, Any]) -> models.FlowDetail:
+    """TaskFlow's detail of a flow that was given these inputs."""
+    detail = models.FlowDetail(name, request_uuid)
+    injector = models.TaskDetail(taskflow_storage.Storage.injector_name,
+                                 uuidutils.generate_uuid())
+    injector.state = taskflow_states.SUCCESS
+    injector.results = dict(store)
+    detail.add(injector)
+    return detail
+
+
+class JournalBackend(base.Backend):
+    """The TaskFlow persistence backend of one running flow."""
+
+    def __init__(self, log: FlowLog) -> None:
+        super().__init__({})
+        self.log = log
+        self.detail: models.FlowDetail | None = None
+
+    def get_connection(self) -> 'Connection':
+        return Connection(self)
+
+    def close(self) -> None:
+        """Nothing to close: the connections are the database's."""
+
+
+class Connection(base.Connection):
+    """Passes what TaskFlow saves on to the flow's log."""
+
+    def __init__(self, backend: JournalBackend) -> None:
+        self._backend = backend
+
+    @property
+    def backend(self) -> JournalBackend:
+        return self._backend
+
+    def close(self) -> None:
+        """Nothing to close: the connections are the database's."""
+
+    def validate(self) -> None:
+        """Whether the database is usable was asked when the service began."""
+
+    def update_atom_details(
+            self, atom_detail: models.AtomDetail) -> models.AtomDetail:
+        self._backend.log.note(atom_detail)
+        return atom_detail
+
+    def update_flow_details(
+            self, flow_detail: models.FlowDetail) -> models.FlowDetail:
+        # The state of the flow is the runner's to write: TaskFlow says
+        # FAILURE both for a flow that failed and for one that we lost.
+        self._backend.detail = flow_detail
+        return flow_detail
+
+    def get_flow_details(self, fd_uuid: str,
+                         lazy: bool = False) -> models.FlowDetail | None:
+        return self._backend.detail
+
+    def get_atoms_for_flow(self, fd_uuid: str) -> Any:
+        return iter(self._backend.detail or ())
+
+    def get_atom_details(self, ad_uuid: str) -> models.AtomDetail | None:
+        detail = self._backend.detail
+        return detail.find(ad_uuid) if detail is not None else None
+
+    def _one_flow_only(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            'a journal holds one flow, and only ever grows')
+
+    upgrade = clear_all = save_logbook = destroy_logbook = _one_flow_only
+    get_logbook = get_logbooks = get_flows_for_book = _one_flow_only

@@ -1,0 +1,119 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Read a flow back from its journal."""
+
+import dataclasses
+import json
+from typing import Any
+import zlib
+
+import sqlalchemy as sa
+from taskflow.persistence import models
+from taskflow import states as taskflow_states
+
+from nova_ssm.engine import database
+from nova_ssm.engine import exception
+from nova_ssm.engine import journal
+from nova_ssm.engine import schema
+from nova_ssm.engine import serialization
+from nova_ssm.engine import states
+
+
+@dataclasses.dataclass
+class Loaded:
+    """What the journal says of a flow.
+
+    :param detail: for TaskFlow
+    :param started: tasks of which only the start is journaled
+    :param failed: the task that failed first, and its exception
+    :param seen: of each journaled task its state and intention
+    :param ended: the state it ended in, None if it did not end
+    :param missing: why secrets could not be read back
+    """
+
+    detail: models.FlowDetail
+    started: set[str] = dataclasses.field(default_factory=set)
+    failed: tuple[str, BaseException] | None = None
+    seen: dict[str, tuple[str, str]] = dataclasses.field(
+        default_factory=dict)
+    ended: str | None = None
+    missing: list[str] = dataclasses.field(default_factory=list)
+
+
+def load(db: database.Database, serializer: serialization.Serializer,
+         uuid: str, name: str) -> Loaded:
+    """Read a flow back.
+
+    :raises FlowNotFound: if there is nothing to read
+    :raises DamagedJournal: if it cannot be read; names flow and row
+    """
+    rows = _rows(db, uuid)
+    if not rows or rows[0].kind != states.START:
+        raise exception.FlowNotFound('flow %s has no journal' % uuid)
+    reading = serialization.Reading()
+    try:
+        detail = _detail(serializer, reading, uuid, name, rows[0])
+        loaded = Loaded(detail, missing=reading.missing)
+        records: dict[str, dict[str, Any]] = {}
+        for row in rows[1:]:
+            _apply(serializer, reading, loaded, records, row)
+    except exception.DamagedJournal as exc:
+        raise exception.DamagedJournal('flow %s: %s' % (uuid, exc)) from exc
+    for atom, record in records.items():
+        detail.add(journal.restore(atom, record))
+    return loaded
+
+
+def _rows(db: database.Database, uuid: str) -> list[Any]:
+    def work(connection: sa.Connection) -> list[Any]:
+        return list(connection.execute(
+            sa.select(schema.journal).where(
+                schema.journal.c.flow_uuid == uuid).order_by(
+                    schema.journal.c.seq)))
+    return db.write(work)
+
+
+def _detail(serializer: serialization.Serializer,
+            reading: serialization.Reading, uuid: str, name: str,
+            row: Any) -> models.FlowDetail:
+    # The context is read first: everything else is read in it.
+    context, store = json.loads(_inflate(row))
+    reading.context = serializer.decode(context, reading)
+    values = serializer.decode(store, reading)
+    return journal.new_detail(uuid, name,
+                              {**values, 'context': reading.context})
+
+
+def _inflate(row: Any) -> bytes:
+    try:
+        return zlib.decompress(row.payload)
+    except (zlib.error, TypeError) as exc:
+        raise exception.DamagedJournal(
+            'row %d cannot be read: %s' % (row.seq, exc)) from exc
+
+
+def _apply(serializer: serialization.Serializer,
+           reading: serialization.Reading, loaded: Loaded,
+           records: dict[str, dict[str, Any]], row: Any) -> None:
+    if row.kind == states.END:
+        loaded.ended = row.state
+    if row.kind != states.ATOM:
+        return
+    for atom, record in serializer.unpack(row.payload, reading).items():
+        records[atom] = record
+        loaded.failed = journal.first_failure(loaded.failed, atom, record)
+        loaded.seen[atom] = (record['state'], record['intention'])
+    if row.state == taskflow_states.RUNNING:
+        loaded.started.add(row.atom)
+    else:
+        loaded.started.discard(row.atom)

@@ -1,0 +1,138 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What people ask the journal: which flows there are, and how far they are.
+
+Reads states only, never what a task was given: no secret is touched.
+"""
+
+import dataclasses
+from typing import Any
+
+import sqlalchemy as sa
+
+from nova_ssm.engine import database
+from nova_ssm.engine import exception
+from nova_ssm.engine import schema
+from nova_ssm.engine import states
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowInfo:
+    """A flow as people see it.
+
+    Times are seconds since the epoch on the database's clock.
+
+    :param owner_alive: whether the owner's lease has not expired
+    :param task: the task that was journaled last
+    :param task_state: and its state
+    :param since: when that was
+    """
+
+    uuid: str
+    parent_uuid: str | None
+    name: str
+    version: str
+    state: str
+    subject: str | None
+    project_id: str | None
+    user_id: str | None
+    request_id: str | None
+    owner: str | None
+    owner_alive: bool
+    claims: int
+    task: str | None
+    task_state: str | None
+    since: float
+    created_at: float
+    finished_at: float | None
+    failure: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StepInfo:
+    """One row of a flow's journal."""
+
+    seq: int
+    kind: str
+    task: str | None
+    state: str | None
+    writer: str
+    at: float
+
+
+_F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
+
+
+def flows(db: database.Database, unfinished: bool = False,
+          subject: str | None = None, request_id: str | None = None,
+          limit: int = 100) -> list[FlowInfo]:
+    """The newest flows first.
+
+    :param unfinished: only those that are not over
+    :param subject: only those that work on it, e.g. the uuid of a server
+    :param limit: how many at the most
+    """
+    query = _query().order_by(_F.created_at.desc()).limit(limit)
+    if unfinished:
+        query = query.where(_F.finished_at.is_(None))
+    if subject:
+        query = query.where(_F.subject == subject)
+    if request_id:
+        query = query.where(_F.request_id == request_id)
+    with db.transaction() as connection:
+        return [_info(row) for row in connection.execute(query)]
+
+
+def flow(db: database.Database, uuid: str) -> FlowInfo:
+    """:raises FlowNotFound: if there is no such flow"""
+    with db.transaction() as connection:
+        row = connection.execute(_query().where(_F.uuid == uuid)).first()
+    if row is None:
+        raise exception.FlowNotFound('there is no flow %s' % uuid)
+    return _info(row)
+
+
+def steps(db: database.Database, uuid: str) -> list[StepInfo]:
+    """The journal of a flow, in the order in which it was written."""
+    with db.transaction() as connection:
+        rows = connection.execute(sa.select(
+            _J.seq, _J.kind, _J.atom, _J.state, _J.writer,
+            _J.created_at).where(_J.flow_uuid == uuid).order_by(_J.seq)).all()
+    return [StepInfo(*row) for row in rows]
+
+
+def _query() -> sa.Select:
+    # The last row is found by the primary key, for each flow shown.
+    inner = schema.journal.alias('inner')
+    last = sa.select(sa.func.max(inner.c.seq)).where(
+        inner.c.flow_uuid == _F.uuid,
+        inner.c.kind.in_((states.START, states.ATOM))
+    ).correlate(schema.flows).scalar_subquery()
+    alive = sa.exists().where(_W.id == _F.owner, _W.expires_at > schema.now())
+    return sa.select(
+        schema.flows, alive.label('owner_alive'), _J.atom,
+        _J.state.label('atom_state'),
+        _J.created_at.label('since')).select_from(schema.flows).join(
+            schema.journal, sa.and_(_J.flow_uuid == _F.uuid, _J.seq == last))
+
+
+def _info(row: Any) -> FlowInfo:
+    return FlowInfo(
+        uuid=row.uuid, parent_uuid=row.parent_uuid, name=row.name,
+        version=row.version, state=row.state, subject=row.subject,
+        project_id=row.project_id, user_id=row.user_id,
+        request_id=row.request_id, owner=row.owner,
+        owner_alive=bool(row.owner_alive), claims=row.generation,
+        task=row.atom, task_state=row.atom_state, since=row.since,
+        created_at=row.created_at, finished_at=row.finished_at,
+        failure=row.failure)

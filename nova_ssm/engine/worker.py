@@ -1,0 +1,136 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The lease of one worker process: proof that its flows are being run.
+
+A worker renews one row; whoever finds it expired, on the database's clock,
+may take its flows. The worker itself trusts the lease only as long as its
+own monotonic clock says that it cannot have expired: so one that was stopped
+for longer stops before its next step.
+"""
+
+import os
+import threading
+import time
+import uuid
+
+from oslo_log import log as logging
+import psutil
+import sqlalchemy as sa
+
+from nova_ssm.engine import database
+from nova_ssm.engine import schema
+
+LOG = logging.getLogger(__name__)
+
+
+class Worker:
+    """One process that runs flows.
+
+    :param host: the service's host name
+    :param lease: seconds after which a silent worker counts as dead
+    """
+
+    def __init__(self, db: database.Database, host: str,
+                 lease: float) -> None:
+        self.host = host
+        self.lease = lease
+        self.pid = os.getpid()
+        self.id = '%s:%d:%s' % (host, self.pid, uuid.uuid4().hex[:8])
+        self._db = db
+        self._renewed = -lease
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, renew: bool = True) -> None:
+        """Register, and renew the lease from now on.
+
+        :param renew: False leaves the renewing to the caller
+        """
+        self.renew()
+        if renew:
+            self._thread = threading.Thread(
+                target=self._run, name='ssm-lease', daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing, and say that this worker is gone."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(self.lease)
+        self._db.write(lambda c: c.execute(schema.workers.delete().where(
+            schema.workers.c.id == self.id)), give_up=lambda: True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.lease / 3):
+            try:
+                self.renew()
+            except Exception as exc:
+                LOG.warning('The lease of this worker could not be renewed, '
+                            'its flows wait: %s', exc)
+
+    def renew(self) -> None:
+        """Make the lease last for its whole time again."""
+        asked = time.monotonic()
+
+        def work(connection: sa.Connection) -> None:
+            expires = schema.now() + self.lease
+            done = connection.execute(schema.workers.update().where(
+                schema.workers.c.id == self.id).values(expires_at=expires))
+            if not done.rowcount:
+                connection.execute(schema.workers.insert().values(
+                    id=self.id, host=self.host, pid=self.pid,
+                    process_started=_started(self.pid),
+                    started_at=schema.now(), expires_at=expires))
+
+        self._db.write(work, give_up=self._stop.is_set)
+        self._renewed = asked
+
+    @property
+    def valid(self) -> bool:
+        """Whether the lease cannot have expired yet."""
+        return time.monotonic() - self._renewed < self.lease
+
+
+def _started(pid: int) -> float:
+    """When the process was started, on the clock of its machine."""
+    return psutil.Process(pid).create_time()
+
+
+def bury_dead_neighbours(db: database.Database, host: str) -> list[str]:
+    """Remove the workers of this host whose process is not there any more.
+
+    So a restart on the same host need not wait for a lease to expire.
+
+    :returns: the ids of the removed workers
+    """
+    with db.transaction() as connection:
+        rows = connection.execute(sa.select(
+            schema.workers.c.id, schema.workers.c.pid,
+            schema.workers.c.process_started).where(
+                schema.workers.c.host == host)).all()
+    dead = [row.id for row in rows
+            if not _is_running(row.pid, row.process_started)]
+    if dead:
+        db.write(lambda c: c.execute(schema.workers.delete().where(
+            schema.workers.c.id.in_(dead))))
+    return dead
+
+
+def _is_running(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        # The boot time that this is based on may be read a bit differently.
+        return (abs(process.create_time() - started) < 2 and
+                process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,92 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The compute task manager that nova-conductor is told to use.
+
+Nova's own, but for the operations that ``[ssm] workflows`` names: those are
+run by their plugins.
+"""
+
+from typing import Any
+
+from nova.conductor import manager
+from nova import context as nova_context
+from oslo_config import cfg
+
+from nova_ssm import conf
+from nova_ssm.engine import exception as engine_exc
+from nova_ssm import exception
+from nova_ssm import plugins
+from nova_ssm import runtime
+
+CONF = cfg.CONF
+
+
+class ComputeTaskManager(manager.ComputeTaskManager):
+    """Routes an operation to its workflow, or to Nova.
+
+    :raises ConfigurationError: if it could not run what it is told to
+    """
+
+    def __init__(self) -> None:
+        conf.register_opts(CONF)
+        super().__init__()
+        try:
+            self.ssm = runtime.Runtime(CONF, self.host)
+            self._workflows = plugins.load(CONF.ssm.workflows, self,
+                                           self.ssm.runner)
+        except (engine_exc.EngineError, exception.ConfigurationError) as exc:
+            # Who loads us logs it, in one line.
+            raise exception.ConfigurationError(str(exc)) from None
+
+    def post_start_hook(self) -> None:
+        """Go on with what dead conductors left, in each worker."""
+        if self._workflows:
+            self.ssm.start()
+
+    def _workflow(self, method: str, **kwargs: Any) -> Any:
+        workflow = self._workflows.get(method)
+        if workflow is None or not workflow.takes(method, **kwargs):
+            return getattr(super(), method)
+        return getattr(workflow, method)
+
+    def schedule_and_build_instances(
+            self, context: nova_context.RequestContext, build_requests: Any,
+            request_specs: Any, image: Any, admin_password: Any,
+            injected_files: Any, requested_networks: Any,
+            block_device_mapping: Any, tags: Any = None) -> None:
+        kwargs = {'build_requests': build_requests,
+                  'request_specs': request_specs, 'image': image,
+                  'admin_password': admin_password,
+                  'injected_files': injected_files,
+                  'requested_networks': requested_networks,
+                  'block_device_mapping': block_device_mapping, 'tags': tags}
+        run = self._workflow('schedule_and_build_instances', **kwargs)
+        run(context, **kwargs)
+
+    def build_instances(
+            self, context: nova_context.RequestContext, instances: Any,
+            image: Any, filter_properties: Any, admin_password: Any,
+            injected_files: Any, requested_networks: Any,
+            security_groups: Any, block_device_mapping: Any = None,
+            legacy_bdm: bool = True, request_spec: Any = None,
+            host_lists: Any = None) -> None:
+        kwargs = {'instances': instances, 'image': image,
+                  'filter_properties': filter_properties,
+                  'admin_password': admin_password,
+                  'injected_files': injected_files,
+                  'requested_networks': requested_networks,
+                  'security_groups': security_groups,
+                  'block_device_mapping': block_device_mapping,
+                  'legacy_bdm': legacy_bdm, 'request_spec': request_spec,
+                  'host_lists': host_lists}
+        self._workflow('build_instances', **kwargs)(context, **kwargs)

@@ -1,0 +1,77 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Puts the engine together as nova.conf says."""
+
+import threading
+
+from oslo_config import cfg
+
+from nova_ssm import conf as ssm_conf
+from nova_ssm.engine import database
+from nova_ssm.engine import recovery
+from nova_ssm.engine import registry
+from nova_ssm.engine import runner
+from nova_ssm.engine import serialization
+from nova_ssm import exception
+from nova_ssm import objects
+
+
+def open_vault(conf: cfg.ConfigOpts) -> serialization.Vault:
+    """The vault with the keys of nova.conf.
+
+    :raises ConfigurationError: if one of them is not a key
+    """
+    try:
+        return serialization.Vault(conf.ssm.encryption_keys)
+    except ValueError as exc:
+        raise exception.ConfigurationError(
+            '[ssm] encryption_keys: %s' % exc) from None
+
+
+class Runtime:
+    """The engine of one conductor, with the options of its nova.conf.
+
+    Made before the workers fork: it opens no connection that it keeps.
+
+    :raises DatabaseUnusable: if the journal's tables are not there
+    :raises ConfigurationError: if an option cannot be used
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, host: str) -> None:
+        self._conf = conf
+        self.host = host
+        db = database.Database(ssm_conf.journal_url(conf) or '')
+        db.check()
+        self.runner = runner.Runner(
+            db, objects.serializer(open_vault(conf)), registry.Registry(),
+            host, lease=conf.ssm.lease)
+        self._recovery: recovery.Recovery | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Look for flows of dead conductors from now on."""
+        with self._lock:
+            if self._recovery is None:
+                self._recovery = recovery.Recovery(
+                    self.runner, self.host,
+                    interval=self._conf.ssm.recovery_interval,
+                    concurrency=self._conf.ssm.recovery_concurrency)
+                self._recovery.start()
+
+    def stop(self) -> None:
+        """Look no more, and give the lease back."""
+        with self._lock:
+            if self._recovery is not None:
+                self._recovery.stop()
+                self._recovery = None
+            self.runner.close()

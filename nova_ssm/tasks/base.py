@@ -1,0 +1,58 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What all tasks on Nova share."""
+
+from typing import Any, Callable
+
+from nova.conductor import manager as conductor_manager
+from taskflow.types import failure as taskflow_failure
+
+from nova_ssm.engine import failures
+from nova_ssm.engine import journal
+from nova_ssm.engine import task
+
+Failure = taskflow_failure.Failure
+
+
+class NovaTask(task.Task):
+    """A task that calls the helpers of Nova's own manager.
+
+    :param manager: the conductor's ComputeTaskManager
+    """
+
+    def __init__(self, manager: conductor_manager.ComputeTaskManager,
+                 **kwargs: Any) -> None:
+        # Names are in the journal: they must not follow the module.
+        kwargs.setdefault('name', type(self).__name__)
+        super().__init__(**kwargs)
+        self.manager = manager
+
+
+class NovaSpawn(NovaTask, journal.Spawn):
+    """A task on Nova that posts the children of its flow."""
+
+
+def cause_of(result: Any, flow_failures: dict[str, Failure]) -> Exception:
+    """Why a task is being reverted: its own failure, or another task's."""
+    if isinstance(result, Failure):
+        return failures.exception_of(result)
+    return failures.exception_of(next(iter(flow_failures.values())))
+
+
+def while_handling(exc: BaseException, work: Callable[..., Any],
+                   *args: Any, **kwargs: Any) -> Any:
+    """Call a helper that takes the traceback from sys.exc_info()."""
+    try:
+        raise exc
+    except type(exc):
+        return work(*args, **kwargs)

@@ -1,0 +1,142 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is sent to nova-compute."""
+
+import time
+from typing import ClassVar
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova.conductor import manager as conductor_manager
+from nova import exception
+from nova import objects
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from nova_ssm import compat
+from nova_ssm.tasks import base
+
+LOG = logging.getLogger(__name__)
+CONF = cfg.CONF
+
+#: The event that a compute opens on a server's action as its first deed.
+BUILD_EVENT = 'compute__do_build_and_run_instance'
+
+
+class CastBuild(base.NovaTask):
+    """Tell the compute to build the server: once, and not twice.
+
+    A compute does not notice that it is told twice: it would build the
+    server again. And a message in its queue shows nowhere. So the journal
+    has the start of this task, and only a cast that had begun is doubtful.
+
+    Reversion strategy: none, it is the last step.
+    Recovery: wait until the compute shows that it has taken the server. If
+    it does not, make sure that no message is on its way, then cast again.
+    """
+
+    once = True
+
+    #: Seconds between two looks.
+    poll: ClassVar[float] = 0.5
+    #: Seconds that a compute has to answer a ping.
+    ping_timeout: ClassVar[float] = 5
+
+    def execute(self, context, instance, cell, image, build_spec,
+                local_properties, admin_password, injected_files,
+                bound_networks, security_groups, instance_bdms, host,
+                alternates, accel_uuids, wanted):
+        if not wanted:
+            return
+        with conductor_manager.obj_target_cell(instance, cell) as cctxt:
+            self.manager.compute_rpcapi.build_and_run_instance(
+                cctxt, instance=instance, image=image,
+                request_spec=build_spec, filter_properties=local_properties,
+                admin_password=admin_password.value,
+                injected_files=injected_files.value,
+                requested_networks=bound_networks,
+                security_groups=security_groups,
+                block_device_mapping=instance_bdms, host=host.service_host,
+                node=host.nodename, limits=host.limits, host_list=alternates,
+                accel_uuids=accel_uuids)
+
+    def recover(self, context, instance, cell, image, build_spec,
+                local_properties, admin_password, injected_files,
+                bound_networks, security_groups, instance_bdms, host,
+                alternates, accel_uuids, wanted):
+        if not wanted:
+            return
+        with conductor_manager.obj_target_cell(instance, cell) as cctxt:
+            if self._was_taken(cctxt, instance, host.service_host):
+                LOG.info('Compute %s has taken the server already',
+                         host.service_host, instance=instance)
+                return
+        LOG.info('Compute %s has not got the server, casting again',
+                 host.service_host, instance=instance)
+        self.execute(context, instance, cell, image, build_spec,
+                     local_properties, admin_password, injected_files,
+                     bound_networks, security_groups, instance_bdms, host,
+                     alternates, accel_uuids, wanted)
+
+    def _was_taken(self, context, instance, host: str) -> bool:
+        """Find out for certain whether the compute got the message.
+
+        It did not if all of this holds, and still nothing is to be seen:
+
+        * It has answered a ping since: messages from before are off its
+          queue.
+        * The builds that it had in hand then are over: a message from before
+          is not waiting for one of its build slots.
+        * Its own calls to the dead conductor, which it makes before anything
+          is to be seen, have timed out.
+        """
+        quiet_at = time.monotonic() + CONF.rpc_response_timeout + 5
+        busy: set[str] | None = None
+        while not self._is_taken(context, instance, host):
+            if busy is None:
+                if compat.ping_compute(context, host, self.ping_timeout):
+                    busy = _building_on(context, host)
+            else:
+                busy &= _building_on(context, host)
+                if not busy and time.monotonic() > quiet_at:
+                    return self._is_taken(context, instance, host)
+            time.sleep(self.poll)
+        return True
+
+    @staticmethod
+    def _is_taken(context, instance, host: str) -> bool:
+        """Whether there is a sign of the compute, or of the user."""
+        try:
+            now = objects.Instance.get_by_uuid(context, instance.uuid)
+        except exception.InstanceNotFound:
+            return True
+        if (now.host or now.vm_state != vm_states.BUILDING or
+                now.task_state != task_states.SCHEDULING):
+            return True
+        return any(event.event == BUILD_EVENT and event.host == host
+                   for event in _events(context, instance.uuid))
+
+
+def _events(context, uuid: str) -> list[objects.InstanceActionEvent]:
+    action = objects.InstanceAction.get_by_request_id(
+        context, uuid, context.request_id)
+    if action is None:
+        return []
+    return list(objects.InstanceActionEventList.get_by_action(
+        context, action.id))
+
+
+def _building_on(context, host: str) -> set[str]:
+    return {instance.uuid for instance in
+            objects.InstanceList.get_by_host(context, host, expected_attrs=[])
+            if instance.vm_state == vm_states.BUILDING}

@@ -1,0 +1,53 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+"""What the tables of nova_ssm say about a request."""
+
+import dataclasses
+
+from nova_ssm.tests.cloud import cloud
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """One row of ``ssm_flows``, with the host of its owner."""
+
+    uuid: str
+    parent_uuid: str | None
+    name: str
+    state: str
+    host: str | None
+    subject: str | None
+
+
+def flows(it: cloud.Cloud, request_id: str) -> list[Flow]:
+    """Return the flows of a request, parents first."""
+    rows = it.db(
+        'SELECT f.uuid, f.parent_uuid, f.name, f.state, w.host, f.subject '
+        'FROM nova_cell1.ssm_flows f LEFT JOIN nova_cell1.ssm_workers w '
+        'ON f.owner = w.id WHERE f.request_id = %s '
+        'ORDER BY f.parent_uuid IS NOT NULL, f.created_at', request_id)
+    return [Flow(**row) for row in rows]
+
+
+def owner(it: cloud.Cloud, request_id: str) -> str | None:
+    """Return the conductor that works on a request, None if nobody does."""
+    return next((flow.host for flow in flows(it, request_id) if flow.host),
+                None)
+
+
+def first_writer(it: cloud.Cloud, flow_uuid: str) -> str | None:
+    """Return the conductor that wrote the first row of a flow."""
+    rows = it.db(
+        'SELECT w.host FROM nova_cell1.ssm_journal j '
+        'JOIN nova_cell1.ssm_workers w ON j.writer = w.id '
+        'WHERE j.flow_uuid = %s ORDER BY j.seq LIMIT 1', flow_uuid)
+    return rows[0]['host'] if rows else None

@@ -1,0 +1,261 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Nova's own tests as the judge: stock Nova against Nova with the plugins on.
+
+Runs a list of Nova's tests on stock Nova, with the plugins on and, if asked,
+with the engine thrown away and every flow loaded again from the journal after
+each task. A test that passes on stock and does not with ours is newly failing.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import sys
+import time
+
+from rich import console as rich_console
+
+from nova_ssm.tests.functional import oracle_pool
+from nova_ssm.tests.functional import oracle_report
+
+LISTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lists')
+DEFAULT_LIST = os.path.join(LISTS, '2026.2.txt')
+EXCEPTIONS = os.path.join(LISTS, 'exceptions.txt')
+TEST_TIMEOUT = 300  # seconds: Nova's own limit for a test, a soft one
+GRACE = 60  # seconds after which the process of a hanging test is killed
+EVERY = 15  # seconds between two lines of progress without a terminal
+
+Answers = oracle_report.Answers
+Differences = list[oracle_report.Difference]
+
+
+class Progress:
+    """Says how far a mode is: one line, renewed on a terminal."""
+
+    def __init__(self, mode: str, total: int) -> None:
+        self.mode = mode
+        self.total = total
+        self.done = 0
+        self.failed = 0
+        self.start = time.monotonic()
+        self._printed = self.start
+
+    def __call__(self, answer: oracle_pool.Answer) -> None:
+        """Count an answer."""
+        self.done += 1
+        tty = sys.stderr.isatty()
+        if answer.status == 'fail':
+            self.failed += 1
+            print('%s%s: FAIL %s' % ('\r\x1b[K' if tty else '', self.mode,
+                                     answer.id), file=sys.stderr)
+        now = time.monotonic()
+        last = self.done == self.total
+        if tty or last or now - self._printed >= EVERY:
+            self._printed = now
+            print('%s%s: %d of %d, %d failed, %d s' % (
+                '\r\x1b[K' if tty else '', self.mode, self.done, self.total,
+                self.failed, now - self.start),
+                end='\n' if last or not tty else '', file=sys.stderr,
+                flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.start
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog='tools/oracle.sh', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='Exit status: 0 nothing newly fails, 1 something does or no '
+               'test ran a flow,\n2 it could not be run. '
+               'OS_NOVA_DISABLE_EVENTLET_PATCHING=True in the environment\n'
+               'runs the tests with native threads, not eventlet.')
+    parser.add_argument(
+        'list', nargs='?', default=DEFAULT_LIST, metavar='LIST',
+        help='file of test ids, one a line (default: %s)'
+             % os.path.relpath(DEFAULT_LIST))
+    parser.add_argument('--restart', action='store_true',
+                        help='also reload every flow after each task')
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument('--stock-only', action='store_true',
+                      help='run stock Nova only')
+    only.add_argument('--ssm-only', action='store_true',
+                      help='do not run stock Nova: compare with its kept '
+                           'results, count what has none as passing')
+    parser.add_argument('--workers', type=int, default=2, metavar='N')
+    parser.add_argument('--sample', type=int, metavar='N',
+                        help='an evenly spaced sample of N tests')
+    parser.add_argument('--workflows', metavar='LIST',
+                        default='build_instances',
+                        help='value of [ssm] workflows (%(default)s)')
+    parser.add_argument('--exceptions', default=EXCEPTIONS, metavar='FILE',
+                        help='tests that are not counted, with reasons')
+    parser.add_argument('--results', required=True, metavar='DIR',
+                        help='where the results are kept')
+    parser.add_argument('-f', '--format', choices=('table', 'json'),
+                        default='table', help='form of the summary')
+    options = parser.parse_args(argv)
+    if options.workers < 1 or (options.sample or 1) < 1:
+        parser.error('--workers and --sample take a number above 0')
+    return options
+
+
+def read_list(path: str, sample: int | None) -> list[str]:
+    """Read test ids, all or an evenly spaced sample of them."""
+    with open(path, encoding='utf-8') as lines:
+        ids = [line.strip() for line in lines
+               if line.strip() and not line.startswith('#')]
+    ids = list(dict.fromkeys(ids))
+    if not ids:
+        raise ValueError('%s: no test ids in it' % path)
+    if sample and sample < len(ids):
+        ids = [ids[number * len(ids) // sample] for number in range(sample)]
+    return ids
+
+
+def modes_of(options: argparse.Namespace) -> list[oracle_pool.Mode]:
+    """Return the modes that the options ask for."""
+    modes = []
+    if not options.ssm_only:
+        modes.append(oracle_pool.Mode('stock'))
+    if not options.stock_only:
+        modes.append(oracle_pool.Mode('ssm', options.workflows))
+        if options.restart:
+            modes.append(oracle_pool.Mode('restart', options.workflows, True))
+    return modes
+
+
+class Kept:
+    """Results on stock Nova, kept from one run to the next.
+
+    :param directory: the directory of all results
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.path = os.path.join(directory, 'stock-nova-%s.json'
+                                 % importlib.metadata.version('nova'))
+
+    def load(self) -> Answers:
+        """Return the kept results, by test id."""
+        if not os.path.exists(self.path):
+            return {}
+        with open(self.path, encoding='utf-8') as kept:
+            return {test_id: oracle_pool.Answer(**answer)
+                    for test_id, answer in json.load(kept).items()}
+
+    def add(self, answers: Answers) -> None:
+        """Keep more results."""
+        write_json(self.path, as_plain({**self.load(), **answers}))
+
+
+def as_plain(answers: Answers) -> dict[str, dict]:
+    """Turn answers into what JSON can hold."""
+    return {test_id: dataclasses.asdict(answers[test_id])
+            for test_id in sorted(answers)}
+
+
+def write_json(path: str, content: object) -> None:
+    """Write a file at once, or not at all."""
+    with open(path + '.new', 'w', encoding='utf-8') as new:
+        json.dump(content, new, indent=1)
+    os.replace(path + '.new', path)
+
+
+def environment() -> None:
+    """Set what Nova's tests expect, as Nova's own tox.ini does."""
+    os.environ.update(LANGUAGE='en_US', LC_ALL='C.UTF-8',
+                      OS_STDOUT_CAPTURE='1', OS_STDERR_CAPTURE='1',
+                      NOVA_RAISE_ON_GREENLET_LEAK='True')
+    os.environ.setdefault('OS_TEST_TIMEOUT', str(TEST_TIMEOUT))
+    os.environ.setdefault('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'False')
+    # Without this every worker compiles all of Nova anew.
+    os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+
+
+def run(options: argparse.Namespace, test_ids: list[str],
+        directory: str) -> tuple[dict, Differences, Answers]:
+    """Run all modes; return the summary, the differences, stock's answers."""
+    reasons = oracle_report.read_exceptions(options.exceptions)
+    kept = Kept(options.results)
+    stock = kept.load() if options.ssm_only else {}
+    timeout = int(os.environ['OS_TEST_TIMEOUT']) + GRACE
+    differences: Differences = []
+    rows: dict[str, dict] = {}
+    problems: list[str] = []
+    for mode in modes_of(options):
+        pool = oracle_pool.Pool(mode, options.workers, directory, timeout)
+        progress = Progress(mode.name, len(test_ids))
+        answers = pool.run(test_ids, progress)
+        write_json(os.path.join(directory, mode.name + '.json'),
+                   as_plain(answers))
+        found: Differences = []
+        if mode.workflows:
+            found = oracle_report.compare(stock, answers, mode.name, reasons)
+            if oracle_report.unused(answers):
+                problems.append('%s: no test ran a flow: the plugins were '
+                                'not used' % mode.name)
+        else:
+            stock = answers
+            kept.add(answers)
+        differences += found
+        rows[mode.name] = {
+            **oracle_report.counts(answers, progress.seconds),
+            'newly_failing': [d.id for d in found if not d.reason],
+            'excepted': {d.id: d.reason for d in found if d.reason},
+        }
+    title = 'Nova %s, %s' % (importlib.metadata.version('nova'),
+                             os.path.basename(options.list))
+    summary = {'title': title, 'results': directory, 'modes': rows,
+               'problems': problems}
+    write_json(os.path.join(directory, 'summary.json'), summary)
+    return summary, differences, stock
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the oracle, return the exit status."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    environment()
+    directory = os.path.join(options.results,
+                             time.strftime('%Y%m%d-%H%M%S'))
+    try:
+        test_ids = read_list(options.list, options.sample)
+        os.makedirs(directory, exist_ok=True)
+        summary, differences, stock = run(options, test_ids, directory)
+    except (OSError, ValueError, RuntimeError) as exc:
+        print('oracle: %s' % exc, file=sys.stderr)
+        return 2
+    as_json = options.format == 'json'
+    console = rich_console.Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = 120
+    if not options.ssm_only:
+        oracle_report.print_stock_failures(console, stock)
+    oracle_report.print_differences(console, differences)
+    if as_json:
+        print(json.dumps(summary, indent=1))
+    else:
+        oracle_report.print_summary(console, summary)
+    for problem in summary['problems']:
+        console.print('ERROR: ' + problem, style='bold')
+    console.print('results: ' + directory, soft_wrap=True)
+    newly = any(row['newly_failing'] for row in summary['modes'].values())
+    return 1 if newly or summary['problems'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

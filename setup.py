@@ -1,0 +1,23 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+"""The packages of nova_ssm; everything else stands in setup.cfg."""
+
+import setuptools
+
+setuptools.setup(
+    # The patches for Nova are kept where a reader of the repository looks
+    # for them, and installed where ``nova-ssm patch`` looks for them.
+    packages=['nova_ssm.patches', *setuptools.find_namespace_packages(
+        include=['nova_ssm', 'nova_ssm.*'],
+        exclude=['*.__pycache__', '*.__pycache__.*'])],
+    package_dir={'nova_ssm.patches': 'patches'},
+)

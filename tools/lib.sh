@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Sourced by the other scripts of this directory:
+#   ROOT         the checkout
+#   STATE        where venvs, clouds and results live (NOVA_SSM_STATE, default ROOT/.state)
+#   NOVA_RELEASE the Nova release of the constraints, e.g. 2026.2
+#   ensure_uv    installs uv into STATE/tools; sets UV
+#   ensure_venv  makes STATE/venv: Nova with the patch, what its tests need, and this project,
+#                editable; sets VENV and PYTHON
+# Both are quick when nothing has changed, and may run side by side.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+STATE=${NOVA_SSM_STATE:-$ROOT/.state}
+NOVA_RELEASE=${NOVA_RELEASE:-2026.2}
+CONSTRAINTS=$ROOT/constraints/$NOVA_RELEASE.txt
+mkdir -p "$STATE"
+STATE=$(cd "$STATE" && pwd)
+# With it every process would compile all of Nova anew.
+unset PYTHONDONTWRITEBYTECODE
+# Nova's tests, the clouds and uv itself must not see a venv that happens to be active.
+unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# as_root COMMAND...: runs it as it is, or with sudo for who is not root.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# apt_install PACKAGE...: installs the Debian packages that are missing.
+apt_install() {
+  local missing=() p
+  for p in "$@"; do
+    dpkg -s "$p" 2>/dev/null | grep -q '^Status:.* installed$' || missing+=("$p")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "install these first: ${missing[*]}"
+  say "installing Debian packages: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    "${missing[@]}" >/dev/null || die "apt-get could not install: ${missing[*]}"
+}
+
+# find_python: prints the first Python that is new enough.
+find_python() {
+  local p
+  for p in "${NOVA_SSM_PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    [ -n "$p" ] || continue
+    "$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    "$p" -c 'import sys; print(sys.executable)'
+    return 0
+  done
+  die "Python 3.11 or newer is needed; name one in NOVA_SSM_PYTHON"
+}
+
+ensure_uv() {
+  UV=$STATE/tools/bin/uv
+  local python
+  if [ ! -x "$UV" ]; then
+    python=$(find_python)
+    exec 8>"$STATE/.tools.lock"; flock 8
+    if [ ! -x "$UV" ]; then
+      # Debian splits ensurepip off into a package of its own.
+      "$python" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+      "$python" -m venv "$STATE/tools"
+      "$STATE/tools/bin/python" -m pip install -q --disable-pip-version-check uv \
+        || die "pip could not install uv; is PyPI reachable?"
+    fi
+    exec 8>&-
+  fi
+  export UV
+}
+
+# Everything that decides what is in the venv.
+venv_inputs() {
+  local f
+  for f in requirements.txt test-requirements.txt doc/requirements.txt setup.cfg setup.py \
+    pyproject.toml entry_points.txt tools/lib.sh "constraints/$NOVA_RELEASE.txt" \
+    "patches/$NOVA_RELEASE"/*.patch; do
+    printf '%s ' "$f"; sha256sum <"$ROOT/$f"
+  done
+  printf '%s\n' "$ROOT" "$NOVA_RELEASE"
+}
+
+# Nova's tests look for etc/ and for the samples of doc/ beside the nova package. A wheel puts the
+# one elsewhere and leaves the other out.
+venv_nova_extras() {
+  local site tmp version
+  site=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  ln -sfn ../../../etc "$site/etc"
+  version=$("$PYTHON" -c 'from importlib import metadata; print(metadata.version("nova"))')
+  [ "$(cat "$site/doc/.nova" 2>/dev/null)" = "$version" ] && return 0
+  tmp=$(mktemp -d "$STATE/.nova-sdist.XXXXXX")
+  # No build isolation: the metadata needs only pbr and setuptools, which the venv has.
+  "$PYTHON" -m pip download -q --disable-pip-version-check --no-deps --no-binary nova \
+    --no-build-isolation -d "$tmp" "nova==$version" \
+    || { rm -rf "$tmp"; die "could not fetch the source archive of nova $version"; }
+  mkdir -p "$site/doc"
+  tar xzf "$tmp"/nova-*.tar.gz -C "$tmp" --no-same-owner
+  cp -r "$tmp"/nova-*/doc/{api_samples,notification_samples,api_schemas} "$site/doc/"
+  printf '%s\n' "$version" >"$site/doc/.nova"
+  rm -rf "$tmp"
+}
+
+venv_patch() {
+  "$VENV/bin/nova-ssm" patch apply >/dev/null 2>&1 && return 0
+  # An earlier version of the patch is in the way: begin with a fresh Nova.
+  "$UV" pip install -q -p "$PYTHON" -c "$CONSTRAINTS" --no-deps --reinstall-package nova nova
+  "$VENV/bin/nova-ssm" patch apply >/dev/null
+}
+
+ensure_venv() {
+  ensure_uv
+  VENV=$STATE/venv
+  PYTHON=$VENV/bin/python
+  export VENV PYTHON
+  local stamp=$VENV/.stamp want
+  want=$(venv_inputs | sha256sum)
+  [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return 0
+  exec 9>"$STATE/.venv.lock"; flock 9
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+    say "preparing $VENV (a minute or two the first time)"
+    [ -x "$PYTHON" ] || "$UV" venv -q -p "$(find_python)" "$VENV"
+    (cd "$ROOT" && "$UV" pip install -q --compile-bytecode -p "$PYTHON" -c "$CONSTRAINTS" \
+      -r requirements.txt -r test-requirements.txt -r doc/requirements.txt pip -e .) \
+      || die "the packages of $VENV could not be installed"
+    venv_nova_extras
+    venv_patch || die "the patch for Nova does not apply in $VENV"
+    printf '%s\n' "$want" >"$stamp"
+  fi
+  exec 9>&-
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Nova's own tests as the judge: what passes on stock Nova has to pass with the plugins on.
+#
+#   oracle.sh [--restart] [--stock-only | --ssm-only] [--workers N] [--sample N]
+#             [--workflows LIST] [--exceptions FILE] [-f table|json] [LIST]
+#
+#   LIST              file of test ids of Nova, functional or unit, one a line; if not given, the
+#                     functional tests in nova_ssm/tests/functional/lists/2026.2.txt
+#   --restart         run them a third time, with the engine thrown away and every flow loaded
+#                     again from the journal after each task
+#   --stock-only      run stock Nova only
+#   --ssm-only        compare with the kept results of stock Nova; what has none counts as passing
+#   --workers N       processes that run tests (2)
+#   --sample N        an evenly spaced sample of N tests
+#   --workflows LIST  value of [ssm] workflows (build_instances)
+#   --exceptions FILE tests that are not counted, with the reasons
+#
+# Status 1 if a test newly fails, or if no test ran a flow; 2 if the tests could not be run. The
+# results are kept below ${NOVA_SSM_STATE:-.state}/oracle. With OS_NOVA_DISABLE_EVENTLET_PATCHING=True
+# in the environment the tests use native threads instead of eventlet.
+set -euo pipefail
+case ${1:-} in
+  -h | --help)
+    sed -n '/^# Nova.s own/,/^# in the env/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
+# shellcheck source=tools/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+ensure_venv
+# The directory this is called from is no place to import from.
+export PYTHONSAFEPATH=1
+exec "$PYTHON" -m nova_ssm.tests.functional.oracle --results "$STATE/oracle" "$@"

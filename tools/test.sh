@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+  cat <<EOF
+usage: tools/test.sh [--quick] [STEP...]
+
+Checks the project, from an empty machine: prepares what it needs, runs the steps and prints a table.
+Exits with 0 if every step passed. The output of each step is kept in
+$STATE/results/test/STEP.log
+
+  --quick   leaves out the steps that need the cloud of processes
+  STEP      runs only these; known steps:
+
+$(printf '              %s\n' "${STEPS[@]}")
+EOF
+}
+
+QUICK=(lint unit functional nova oracle demo docs)
+CLOUD=(cloud-up cloud crash)
+STEPS=("${QUICK[@]}" "${CLOUD[@]}")
+RESULTS=$STATE/results/test
+
+# The time a step may take, in seconds: a step that hangs is a step that failed.
+limit() {
+  case $1 in
+    lint | docs) echo 300 ;;
+    cloud-up) echo 1200 ;;
+    crash | cloud) echo 900 ;;
+    *) echo 600 ;;
+  esac
+}
+
+# The steps. Each is run by itself: bash tools/test.sh --step NAME.
+step_lint() {
+  cd "$ROOT"
+  local failed=0
+  "$VENV/bin/ruff" check . || failed=1
+  "$VENV/bin/flake8" nova_ssm setup.py || failed=1
+  "$VENV/bin/mypy" || failed=1
+  return $failed
+}
+
+step_unit() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/unit; }
+
+step_functional() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/functional; }
+
+# Nova's own unit tests of the conductor, patched and with nothing enabled.
+step_nova() {
+  local site dir=$RESULTS/nova
+  "$VENV/bin/nova-ssm" patch status -f value -c status | grep -qx applied \
+    || die "the nova of $VENV is not patched"
+  site=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  rm -rf "$dir"; mkdir -p "$dir"; cd "$dir"
+  "$VENV/bin/stestr" --test-path "$site/nova/tests/unit/conductor" --top-dir "$site" init
+  "$VENV/bin/stestr" --test-path "$site/nova/tests/unit/conductor" --top-dir "$site" \
+    run --concurrency "$(nproc)"
+}
+
+step_oracle() { "$ROOT/tools/oracle.sh" --sample 30 --restart; }
+
+step_demo() { "$ROOT/tools/demo.sh"; }
+
+step_docs() {
+  cd "$ROOT"
+  "$VENV/bin/sphinx-build" -q -W --keep-going -E -b html -d "$STATE/doc/doctrees" \
+    doc/source "$STATE/doc/html"
+  # reno reads the history of the notes; an archive of a release has none.
+  if git -C "$ROOT" rev-parse -q --verify HEAD >/dev/null; then
+    "$VENV/bin/reno" lint
+  else
+    say "no git history here: the release notes are not checked"
+  fi
+}
+
+step_cloud-up() { "$ROOT/tools/cloud.sh" up; }
+
+step_cloud() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/cloud; }
+
+step_crash() { "$ROOT/tools/crash.sh" --rounds 2; }
+
+TABLE=()
+PASSED=0
+FAILED=0
+
+# record NAME SECONDS RESULT: one line of the table.
+record() {
+  TABLE+=("$(printf '%-12s %5ss  %s' "$1" "$2" "$3")")
+  if [ "$3" = passed ]; then PASSED=$((PASSED + 1)); else FAILED=$((FAILED + 1)); fi
+}
+
+run_step() {
+  local name=$1 log=$RESULTS/$1.log start=$SECONDS rc=0 seconds
+  say "== $name"
+  timeout --kill-after=20 "$(limit "$name")" \
+    bash "${BASH_SOURCE[0]}" --step "$name" >"$log" 2>&1 </dev/null || rc=$?
+  seconds=$((SECONDS - start))
+  if [ $rc = 0 ]; then
+    record "$name" "$seconds" passed
+    say "   passed, ${seconds}s"
+    return 0
+  fi
+  tail -n 60 "$log" >&2
+  [ $rc != 124 ] || say "   the step did not end within $(limit "$name") s"
+  say "   FAILED (exit code $rc), ${seconds}s; all of it: $log"
+  record "$name" "$seconds" FAILED
+}
+
+finish() {
+  printf '\n%s\n' '----------------------------'
+  printf '%s\n' "${TABLE[@]}"
+  printf '%s\n' '----------------------------'
+  printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
+  [ "$FAILED" = 0 ]
+}
+
+main() {
+  local wanted=("${STEPS[@]}") named=() name
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --help | -h) usage; exit 0 ;;
+      --quick) wanted=("${QUICK[@]}") ;;
+      --step) ensure_venv; set -x; "step_$2"; exit ;;
+      -*) die "unknown option $1; see --help" ;;
+      *)
+        printf '%s\n' "${STEPS[@]}" | grep -qx -- "$1" || die "there is no step $1; see --help"
+        named+=("$1")
+        ;;
+    esac
+    shift
+  done
+  [ ${#named[@]} = 0 ] || wanted=("${named[@]}")
+  mkdir -p "$RESULTS"
+  if ! (ensure_venv); then
+    record setup "$SECONDS" FAILED
+    finish
+    exit 1
+  fi
+  record setup "$SECONDS" passed
+  ensure_venv
+  for name in "${wanted[@]}"; do
+    [ "$name" != cloud-up ] || trap '"$ROOT/tools/cloud.sh" down >/dev/null 2>&1 || true' EXIT
+    run_step "$name"
+  done
+  finish
+}
+
+main "$@"
