@@ -13,6 +13,7 @@
 """The options of section [ssm] in nova.conf."""
 
 from oslo_config import cfg
+from oslo_db import options as db_options
 
 ssm_group = cfg.OptGroup(
     'ssm', title='Structured state management',
@@ -74,6 +75,5 @@ def journal_url(conf: cfg.ConfigOpts) -> str | None:
     try:
         return conf.database.connection
     except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
-        conf.register_opts([cfg.StrOpt('connection', secret=True)],
-                           group='database')
+        conf.register_opts(db_options.database_opts, group='database')
         return conf.database.connection

@@ -132,10 +132,10 @@ class BuildInstances(Workflow):
                     'security_groups': security_groups,
                     'request_spec': request_spec,
                     'host_list': list(host_list)}))
-            if outcome.failed_task in self._quiet:
+            if outcome.failed_task == 'CreateArqs':
                 LOG.error('Failed to reschedule. Reason: %s',
-                          outcome.failure, instance=instance)
-            else:
+                          outcome.failure, exc_info=outcome.failure)
+            if outcome.failed_task not in self._quiet:
                 outcome.reraise()
 
 

@@ -32,7 +32,7 @@ metadata = sa.MetaData()
 Blob = sa.LargeBinary().with_variant(
     mysql.LONGBLOB(), 'mysql', 'mariadb')
 #: Microseconds matter for the order in which people read the journal.
-Time = sa.Float(53).with_variant(mysql.DOUBLE(), 'mysql', 'mariadb')
+Time = sa.Float(53).with_variant(mysql.DOUBLE(asdecimal=False), 'mysql', 'mariadb')
 
 flows = sa.Table(
     'ssm_flows', metadata,

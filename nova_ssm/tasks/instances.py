@@ -188,7 +188,9 @@ class RecheckQuota(base.NovaTask):
 class ServerToErrorOnRevert(base.NovaTask):
     """Does nothing, but if the build of the server fails.
 
-    Reversion strategy: leave the server in ERROR, with a fault.
+    Reversion strategy: leave the server in ERROR, with a fault, and free
+    its allocations. They stay if the compute may have been told: it might
+    build the server nevertheless.
     """
 
     effect = False
@@ -203,6 +205,9 @@ class ServerToErrorOnRevert(base.NovaTask):
             self.manager, context, base.cause_of(result, flow_failures),
             instance, cell, build_request, request_spec,
             block_device_mapping, tags)
+        if 'CastBuild' not in flow_failures:
+            self.manager.report_client.delete_allocation_for_instance(
+                context, instance.uuid, force=True)
 
 
 class StartBuildAction(base.NovaTask):

@@ -125,17 +125,19 @@ def _dispatch(it: cloud.Cloud, args: argparse.Namespace) -> int:
         case 'tempest':
             from nova_ssm.tests.cloud import tempest
             return tempest.main(it, args.regex, args.workers, args.compare)
-        case 'start':
-            it.start(*args.name)
-        case 'stop':
-            it.stop(*args.name)
-        case 'restart':
-            it.stop(*args.name)
-            it.start(*args.name)
         case _:
-            for name in args.name:
-                getattr(it, args.command)(name)
+            _services(it, args.command, args.name)
     return 0
+
+
+def _services(it: cloud.Cloud, command: str, names: list[str]) -> None:
+    if command in ('stop', 'restart'):
+        it.stop(*names)
+    if command in ('start', 'restart'):
+        it.start(*names)
+    if command in ('kill', 'pause', 'resume'):
+        for name in names:
+            getattr(it, command)(name)
 
 
 def main() -> int:

@@ -51,7 +51,8 @@ class Writer:
     def __init__(self, where: settings.Settings) -> None:
         self._settings = where
 
-    def _value(self, kind: str, name: str | None, extra: dict[str, str]) -> str:
+    def _value(self, kind: str, name: str | None,
+               extra: dict[str, str]) -> str:
         where = self._settings
         if kind in extra:
             return extra[kind]

@@ -60,7 +60,7 @@ def servers(cloud):
     cloud.start(*cloud_module.BREAKABLE)
     left = [number for request in requests for number in it.delete(request)]
     assert left == []
-    assert leftovers.wait(cloud, leftovers.EMPTY) == {}
+    assert leftovers.wait(cloud, leftovers.EMPTY, *requests) == {}
 
 
 @pytest.fixture

@@ -26,12 +26,14 @@ class Flow:
     state: str
     host: str | None
     subject: str | None
+    finished: bool
 
 
 def flows(it: cloud.Cloud, request_id: str) -> list[Flow]:
     """Return the flows of a request, parents first."""
     rows = it.db(
-        'SELECT f.uuid, f.parent_uuid, f.name, f.state, w.host, f.subject '
+        'SELECT f.uuid, f.parent_uuid, f.name, f.state, w.host, f.subject, '
+        'f.finished_at IS NOT NULL AS finished '
         'FROM nova_cell1.ssm_flows f LEFT JOIN nova_cell1.ssm_workers w '
         'ON f.owner = w.id WHERE f.request_id = %s '
         'ORDER BY f.parent_uuid IS NOT NULL, f.created_at', request_id)

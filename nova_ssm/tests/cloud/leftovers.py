@@ -11,13 +11,15 @@
 #    under the License.
 """What must never be left behind, as questions to the databases.
 
-Each query returns a line for each thing that is not as it should be. They
-speak of the whole cloud, so nothing else may be at work in it.
+Each query returns the id of a server for each thing that is not as it should
+be.
 """
 
 import time
 
 from nova_ssm.tests.cloud import cloud
+from nova_ssm.tests.cloud import journal
+from nova_ssm.tests.cloud import servers
 
 _SERVERS = ('SELECT uuid FROM nova_cell1.instances WHERE deleted = 0 '
             'UNION SELECT uuid FROM nova_cell0.instances WHERE deleted = 0')
@@ -44,8 +46,9 @@ ALWAYS = {
         'SELECT uuid AS what FROM nova_cell1.instances WHERE deleted = 0 AND '
         'uuid IN (SELECT uuid FROM nova_cell0.instances WHERE deleted = 0)',
     'port without a server':
-        'SELECT id AS what FROM neutron.ports '
-        f"WHERE device_owner LIKE 'compute:%' AND device_id NOT IN ({_SERVERS})",
+        'SELECT device_id AS what FROM neutron.ports '
+        "WHERE device_owner LIKE 'compute:%' "
+        f'AND device_id NOT IN ({_SERVERS})',
     'server with two ports':
         'SELECT device_id AS what FROM neutron.ports '
         "WHERE device_owner LIKE 'compute:%' GROUP BY device_id "
@@ -64,30 +67,35 @@ EMPTY = AT_REST | {
     'allocation left':
         'SELECT DISTINCT consumer_id AS what FROM placement.allocations',
     'compute port left':
-        "SELECT id AS what FROM neutron.ports WHERE device_owner LIKE "
-        "'compute:%'",
-}
-
-_UNFINISHED = {
-    'unfinished flow':
-        "SELECT CONCAT(uuid, ' ', name, ' ', state) AS what "
-        'FROM nova_cell1.ssm_flows WHERE finished_at IS NULL',
+        "SELECT device_id AS what FROM neutron.ports "
+        "WHERE device_owner LIKE 'compute:%'",
 }
 
 
-def look(it: cloud.Cloud, queries: dict[str, str]) -> dict[str, list[str]]:
-    """Ask; return what was found, under the names of the queries."""
+def look(it: cloud.Cloud, queries: dict[str, str],
+         *requests: servers.Request) -> dict[str, list[str]]:
+    """Ask; return what was found, under the names of the queries.
+
+    :param requests: only what belongs to their servers counts
+    """
+    ours = frozenset().union(*(request.ids for request in requests))
     found = {}
-    if it.mode == 'ssm' and queries is not ALWAYS:
-        queries = queries | _UNFINISHED
     for name, query in queries.items():
-        rows = it.db(query)
-        if rows:
-            found[name] = [row['what'] for row in rows]
+        what = sorted(ours & {row['what'] for row in it.db(query)})
+        if what:
+            found[name] = what
+    if it.mode == 'ssm' and queries is not ALWAYS:
+        flows = [f'{flow.uuid} {flow.name} {flow.state}'
+                 for request in requests
+                 for flow in journal.flows(it, request.request_id)
+                 if not flow.finished]
+        if flows:
+            found['unfinished flow'] = flows
     return found
 
 
 def wait(it: cloud.Cloud, queries: dict[str, str],
+         *requests: servers.Request,
          timeout: float = 30) -> dict[str, list[str]]:
     """Ask until nothing is found; return what is still there at the end.
 
@@ -95,6 +103,8 @@ def wait(it: cloud.Cloud, queries: dict[str, str],
         flow, the deletion of a port) come after its servers are seen
     """
     limit = time.monotonic() + timeout
-    while (found := look(it, queries)) and time.monotonic() < limit:
+    while True:
+        found = look(it, queries, *requests)
+        if not found or time.monotonic() > limit:
+            return found
         time.sleep(0.5)
-    return found

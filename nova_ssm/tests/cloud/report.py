@@ -20,12 +20,12 @@ from nova_ssm.tests.cloud import rounds
 COLUMNS = {
     'active': 'ACTIVE',
     'error': 'ERROR',
-    'stuck': 'BUILD for ever',
+    'stuck': 'stuck in BUILD',
     'lost': 'lost',
     'doubled': 'built twice',
-    'unjournaled': 'not ACTIVE, never journaled',
-    'in_flight': 'not ACTIVE, compute call in flight',
-    'bad': 'not ACTIVE, no excuse',
+    'unjournaled': 'apart: never journaled',
+    'in_flight': 'apart: compute call in flight',
+    'bad': 'not ACTIVE, not apart',
 }
 
 
@@ -36,24 +36,26 @@ def _things(found: dict[str, list[str]]) -> str:
 def show_round(out: console.Console, number: int,
                result: rounds.Round) -> None:
     """Print one round."""
-    shown = table.Table(
-        title=f'{result.mode}, round {number}: {result.victim} killed '
-        f'{result.moment:.1f} s after the answer '
-        f'(known by its {result.known_by}'
-        + (', the other one had the request)' if result.missed else ')'),
-        title_justify='left')
-    shown.add_column('at the kill')
+    out.print(
+        f'{result.mode}, round {number}: {result.victim} killed '
+        f'{result.moment:.1f} s after the answer, known by its '
+        f'{result.known_by}'
+        + (', but the other one had the request' if result.missed else ''),
+        style='bold')
+    out.print('  at the kill: ' + ', '.join(
+        f'{key} {value}' for key, value in result.progress.items()))
+    shown = table.Table()
     for name in COLUMNS.values():
         shown.add_column(name, justify='right')
     shown.add_column('settled after')
-    shown.add_column('wrong')
-    shown.add_column('left after the deletion')
     shown.add_row(
-        ', '.join(f'{key} {value}' for key, value in result.progress.items()),
         *(str(getattr(result, field)) for field in COLUMNS),
-        'never' if result.settled is None else f'{result.settled:.0f} s',
-        _things(result.wrong), _things(result.left))
+        'never' if result.settled is None else f'{result.settled:.0f} s')
     out.print(shown)
+    for when, found in (('wrong', result.wrong),
+                        ('left after the deletion', result.left)):
+        if found:
+            out.print(f'  {when}: {_things(found)}')
     for fault, ids in result.faults.items():
         out.print(f'  {len(ids)} x fault: {fault}', markup=False)
 

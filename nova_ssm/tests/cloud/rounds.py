@@ -100,7 +100,7 @@ class Player:
                 ['ACTIVE'] * self._count):
             raise settings.CloudError(
                 'an undisturbed build failed; see tools/cloud.sh logs')
-        self._clean(request)
+        self._servers.delete(request)
         return took
 
     def play(self, moment: float) -> Round:
@@ -110,7 +110,6 @@ class Player:
         """
         it = self._cloud
         it.start(*settings.CONDUCTORS)
-        before = leftovers.look(it, leftovers.EMPTY)
         conductors = traces.Logs(it, settings.CONDUCTORS)
         computes = traces.Logs(it, settings.COMPUTES)
         used = traces.ProcessorTime(it)
@@ -130,26 +129,25 @@ class Player:
         self._count_servers(result, found, computes, conductors)
         if result.active + result.error == self._count:
             result.settled = round(time.monotonic() - killed, 1)
-        result.wrong = _new(before, leftovers.wait(
-            it, leftovers.AT_REST, 10))
-        self._clean(request)
-        result.left = _new(before, leftovers.wait(it, leftovers.EMPTY, 30))
+        result.wrong = leftovers.wait(it, leftovers.AT_REST, request,
+                                      timeout=10)
+        self._servers.delete(request)
+        result.left = leftovers.wait(it, leftovers.EMPTY, request)
         return result
 
     def _boot(self) -> servers.Request:
         return self._servers.boot(self._count, 'crash', self._networks)
 
-    def _clean(self, request: servers.Request) -> None:
-        self._servers.delete(request)
-
     def _progress(self, request: servers.Request) -> dict[str, int]:
         row = self._cloud.db(
-            'SELECT (SELECT COUNT(*) FROM nova_api.build_requests) '
-            'AS build_requests, COUNT(*) AS instances, '
+            'SELECT (SELECT COUNT(*) FROM nova_api.build_requests '
+            'WHERE instance LIKE %s) AS build_requests, '
+            'COUNT(*) AS instances, '
             'COALESCE(SUM(host IS NOT NULL), 0) AS with_host, '
             "COALESCE(SUM(vm_state = 'active'), 0) AS active "
             'FROM nova_cell1.instances WHERE deleted = 0 '
-            'AND display_name LIKE %s', f'{request.name}%')[0]
+            'AND display_name LIKE %s', f'%{request.name}%',
+            f'{request.name}%')[0]
         return {name: int(value) for name, value in row.items()}
 
     def _count_servers(self, result: Round, found: list[dict[str, Any]],
@@ -180,10 +178,3 @@ class Player:
                      result.request_id)
         result.missed = bool(hosts) and result.victim not in hosts
 
-
-def _new(before: dict[str, list[str]],
-         after: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return what an earlier round did not leave already."""
-    found = {name: sorted(set(what) - set(before.get(name, ())))
-             for name, what in after.items()}
-    return {name: what for name, what in found.items() if what}

@@ -35,6 +35,8 @@ class Request:
     count: int
     #: When the API had answered (monotonic clock, seconds).
     answered: float
+    #: The ids of its servers.
+    ids: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,20 @@ class Servers:
             raise settings.CloudError(
                 f'the API refused to boot: {response.text}')
         return Request(name, response.headers['x-openstack-request-id'],
-                       count, time.monotonic())
+                       count, time.monotonic(), self._ids(name))
+
+    def _ids(self, name: str) -> frozenset[str]:
+        # From the tables: the API would take a good part of a build. One
+        # statement, because a server goes from one table to the other.
+        pattern = f'%{name}%'
+        rows = self._cloud.db(
+            'SELECT instance_uuid AS id FROM nova_api.build_requests '
+            'WHERE instance LIKE %s UNION '
+            'SELECT uuid FROM nova_cell1.instances '
+            'WHERE display_name LIKE %s UNION '
+            'SELECT uuid FROM nova_cell0.instances '
+            'WHERE display_name LIKE %s', pattern, pattern, pattern)
+        return frozenset(row['id'] for row in rows)
 
     def show(self, request: Request) -> list[dict[str, Any]]:
         """Return the servers of a request, as the API shows them."""

@@ -25,12 +25,13 @@ def statuses(found):
     return [server['status'] for server in found]
 
 
-def assert_built(cloud, servers, found, count):
+def assert_built(cloud, servers, request, found):
     """All are ACTIVE, each has one guest, nothing is left over."""
+    count = request.count
     assert statuses(found) == ['ACTIVE'] * count
     guests = servers.guests()
     assert [guests[server['id']].living for server in found] == [1] * count
-    assert leftovers.wait(cloud, leftovers.AT_REST) == {}
+    assert leftovers.wait(cloud, leftovers.AT_REST, request) == {}
 
 
 @pytest.mark.parametrize(('count', 'networks'), [
@@ -38,7 +39,7 @@ def assert_built(cloud, servers, found, count):
 def test_boot(cloud, servers, count, networks):
     request = servers.boot(count, networks=networks)
     found = servers.wait(request, PATIENCE)
-    assert_built(cloud, servers, found, count)
+    assert_built(cloud, servers, request, found)
     addressed = [bool(server['addresses']) for server in found]
     assert addressed == [networks == 'auto'] * count
 
@@ -49,7 +50,7 @@ def test_boot_with_a_port(cloud, servers):
     try:
         request = servers.boot(networks=port.id)
         found = servers.wait(request, PATIENCE)
-        assert_built(cloud, servers, found, 1)
+        assert_built(cloud, servers, request, found)
         port = cloud.client.network.get_port(port.id)
         assert (port.device_id, port.status) == (found[0]['id'], 'ACTIVE')
         assert servers.delete(request) == []
@@ -67,7 +68,7 @@ def test_no_valid_host(cloud, servers):
         rows = cloud.db('SELECT vm_state FROM nova_cell0.instances '
                         'WHERE uuid = %s', server['id'])
         assert [row['vm_state'] for row in rows] == ['error']
-    assert leftovers.wait(cloud, leftovers.AT_REST) == {}
+    assert leftovers.wait(cloud, leftovers.AT_REST, request) == {}
     assert not set(servers.guests()) & {server['id'] for server in found}
 
 
@@ -79,7 +80,8 @@ def test_delete_before_it_is_scheduled(cloud, servers):
     assert statuses(found) == ['BUILD', 'BUILD']
     assert servers.delete(request) == []
     cloud.resume('scheduler')
-    assert leftovers.wait(cloud, leftovers.EMPTY, PATIENCE) == {}
+    assert leftovers.wait(cloud, leftovers.EMPTY, request,
+                          timeout=PATIENCE) == {}
     living = [guest.living for number, guest in servers.guests().items()
               if number in {server['id'] for server in found}]
     assert sum(living) == 0
@@ -93,7 +95,8 @@ def test_delete_while_it_spawns(cloud, servers):
         assert time.monotonic() < limit, found
         time.sleep(0.2)
     assert servers.delete(request) == []
-    assert leftovers.wait(cloud, leftovers.EMPTY, PATIENCE) == {}
+    assert leftovers.wait(cloud, leftovers.EMPTY, request,
+                          timeout=PATIENCE) == {}
 
 
 def test_reschedule(cloud, servers):
@@ -106,7 +109,7 @@ def test_reschedule(cloud, servers):
         assert statuses(servers.wait(filler, PATIENCE)) == ['ACTIVE']
     request = servers.boot(prefix='fail-on-cmp1', networks='auto')
     found = servers.wait(request, PATIENCE)
-    assert_built(cloud, servers, found, 1)
+    assert_built(cloud, servers, request, found)
     events = servers.guests()[found[0]['id']].events
     assert events[0] == ('refuse', 'cmp1')
     assert events[-1] == ('spawn', found[0]['OS-EXT-SRV-ATTR:host'])
@@ -124,7 +127,7 @@ def test_no_alternate_is_left(cloud, servers):
         cloud.set_compute('cmp3', enabled=True)
     assert statuses(found) == ['ERROR']
     assert 'fault' in found[0]
-    assert leftovers.wait(cloud, leftovers.AT_REST) == {}
+    assert leftovers.wait(cloud, leftovers.AT_REST, request) == {}
 
 
 def test_conductor_is_killed(cloud, servers, working_conductor):
@@ -136,4 +139,4 @@ def test_conductor_is_killed(cloud, servers, working_conductor):
     victim = working_conductor(request.request_id)
     cloud.kill(victim)
     found = servers.wait(request, PATIENCE)
-    assert_built(cloud, servers, found, count)
+    assert_built(cloud, servers, request, found)

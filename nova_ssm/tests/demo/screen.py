@@ -82,11 +82,13 @@ class Screen:
     def _say_steps(self, servers: Sequence[watch.Server],
                    flows: Sequence[watch.Flow]) -> None:
         names = {server.uuid: server.name for server in servers}
+        parents = {flow.parent for flow in flows}
         for flow in flows:
             steps = flow.before + flow.after
             for step in steps[self._steps.get(flow.uuid, 0):]:
                 self.say('    %s (%s): %s%s' % (
-                    flow.name, names.get(flow.subject, flow.subject), step,
+                    flow.name, 'all of them' if flow.uuid in parents
+                    else names.get(flow.subject, flow.subject), step,
                     ', after it was resumed' if flow.resumed else ''))
             self._steps[flow.uuid] = len(steps)
 
@@ -105,7 +107,8 @@ def summary(servers: Sequence[watch.Server],
 
 def _table(servers: Sequence[watch.Server],
            flows: Sequence[watch.Flow]) -> rich_table.Table:
-    own = {flow.subject: flow for flow in flows}
+    parents = {flow.parent for flow in flows}
+    own = {flow.subject: flow for flow in flows if flow.uuid not in parents}
     table = rich_table.Table(title=summary(servers, flows),
                              title_justify='left', box=None)
     for column in ('server', 'where it is', 'host', 'last step'):

@@ -50,7 +50,8 @@ class Server:
 class Flow:
     """A flow as the journal shows it.
 
-    :ivar subject: UUID of what it works on, an instance or a request
+    :ivar parent: UUID of the flow that it is a part of; empty: of none
+    :ivar subject: UUID of the instance that it works on
     :ivar before: steps journaled before it was resumed, or all of them
     :ivar after: steps journaled after it was resumed
     :ivar resumed: another process, or a later one, took it over
@@ -59,6 +60,7 @@ class Flow:
     """
 
     uuid: str
+    parent: str
     name: str
     state: str
     subject: str
@@ -115,8 +117,9 @@ class Databases(abc.ABC):
             journal[flow].append((kind, atom, state))
         return [_flow(row, journal[row[0]]) for row in self.rows(
             'ssm', 'SELECT uuid, name, state, subject, finished_at, '
-            'owner, request_id FROM ssm_flows ORDER BY created_at')
-            if self.request_id in ('', row[6])]
+            'owner, parent_uuid, request_id FROM ssm_flows '
+            'ORDER BY created_at')
+            if self.request_id in ('', row[7])]
 
     def leftovers(self, guests: Mapping[str, list[str]],
                   ) -> dict[str, list[str]]:
@@ -199,14 +202,15 @@ def _place(vm_state: str, task_state: str | None, host: str | None,
 
 
 def _flow(row: tuple, journal: list[tuple]) -> Flow:
-    uuid, name, state, subject, finished_at, owner, _ = row
+    uuid, name, state, subject, finished_at, owner, parent, _ = row
     # The first claim is part of the start, the next one is by who resumes it.
     claims = [number for number, (kind, _, _) in enumerate(journal)
               if kind == 'claim']
     split = claims[0] if claims else len(journal)
     return Flow(
-        uuid, name, state, subject or '', owner or '', finished_at is not None,
-        bool(claims), _atoms(journal[:split]), _atoms(journal[split:]))
+        uuid, parent or '', name, state, subject or '', owner or '',
+        finished_at is not None, bool(claims),
+        _atoms(journal[:split]), _atoms(journal[split:]))
 
 
 def _atoms(journal: list[tuple]) -> tuple[str, ...]:

@@ -206,9 +206,9 @@ def run(options: argparse.Namespace, test_ids: list[str],
         found: Differences = []
         if mode.workflows:
             found = oracle_report.compare(stock, answers, mode.name, reasons)
-            if oracle_report.unused(answers):
-                problems.append('%s: no test ran a flow: the plugins were '
-                                'not used' % mode.name)
+            problem = oracle_report.unused(answers, mode.restart)
+            if problem:
+                problems.append('%s: %s' % (mode.name, problem))
         else:
             stock = answers
             kept.add(answers)

@@ -52,6 +52,7 @@ class Answer:
     :ivar seconds: how long it took
     :ivar flows: how many flows it ran
     :ivar states: how many flows by the state they ended in
+    :ivar restarts: how often a flow was loaded from the journal
     """
 
     id: str
@@ -59,6 +60,7 @@ class Answer:
     error: str = ''
     seconds: float = 0.0
     flows: int = 0
+    restarts: int = 0
     states: dict[str, int] = dataclasses.field(default_factory=dict)
 
 

@@ -81,15 +81,23 @@ def compare(stock: Answers, ours: Answers, mode: str,
     return found
 
 
-def unused(ours: Answers) -> bool:
-    """Tell if functional tests passed and not one of them ran a flow.
+def unused(ours: Answers, restart: bool) -> str:
+    """Tell why the results say nothing about the plugins; empty: they do.
 
-    Then the plugins were not on, whatever the configuration says, and the
-    results say nothing about them.
+    If functional tests passed and not one of them ran a flow, the plugins
+    were not on, whatever the configuration says.
+
+    :param restart: flows should have been loaded again
     """
-    ran = [answer for test_id, answer in ours.items()
-           if '.functional.' in test_id and answer.status == 'ok']
-    return bool(ran) and not any(answer.flows for answer in ours.values())
+    ran = any('.functional.' in test_id and answer.status == 'ok'
+              for test_id, answer in ours.items())
+    if not ran:
+        return ''
+    if not any(answer.flows for answer in ours.values()):
+        return 'no test ran a flow: the plugins were not used'
+    if restart and not any(answer.restarts for answer in ours.values()):
+        return 'no flow was loaded again: the engine was not restarted'
+    return ''
 
 
 def counts(answers: Answers, seconds: float) -> dict:
@@ -108,6 +116,7 @@ def counts(answers: Answers, seconds: float) -> dict:
         'with_flows': sum(1 for a in answers.values() if a.flows),
         'flows': sum(states.values()),
         'flow_states': states,
+        'restarts': sum(answer.restarts for answer in answers.values()),
         'seconds': round(seconds, 1),
     }
 
@@ -143,7 +152,7 @@ def print_summary(console: rich_console.Console, summary: dict) -> None:
     """Print the closing table, one line a mode."""
     table = rich_table.Table(title=summary['title'])
     columns = ('tests', 'ok', 'skip', 'xfail', 'fail', 'newly failing',
-               'excepted', 'ran flows', 'flows', 'seconds')
+               'excepted', 'ran flows', 'flows', 'restarts', 'seconds')
     table.add_column('mode')
     for column in columns:
         table.add_column(column, justify='right')
@@ -153,6 +162,7 @@ def print_summary(console: rich_console.Console, summary: dict) -> None:
                   'ran flows': row['with_flows']}
         if mode == 'stock':
             values.update(dict.fromkeys(
-                ('newly failing', 'excepted', 'ran flows', 'flows'), '-'))
+                ('newly failing', 'excepted', 'ran flows', 'flows',
+                 'restarts'), '-'))
         table.add_row(mode, *(str(values[column]) for column in columns))
     console.print(table)

@@ -14,8 +14,8 @@
 
 The driver (``oracle.py``) writes a test id a line to standard input; this
 process answers each with one JSON object a line on the standard output it was
-started with: ``{"id", "status", "error", "seconds", "flows", "states"}``. What
-the tests print goes to standard error. Started by the driver only.
+started with; its keys are the attributes of ``oracle_pool.Answer``. What the
+tests print goes to standard error. Started by the driver only.
 """
 
 import argparse
@@ -136,14 +136,37 @@ class PluginSwitch:
                 os.unlink(self.path + suffix)
 
 
+class Restarts:
+    """Has every flow loaded again after each task, and counts how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def install(self) -> None:
+        """Begin with it. Call it once."""
+        from nova_ssm.tests.functional import restart
+
+        original = restart._reload
+
+        def reload(*args):
+            self.count += 1
+            return original(*args)
+
+        restart._reload = reload
+        restart.install()
+
+
 class Runner:
     """Finds tests by id and runs them.
 
     :param switch: turns the plugins on, or None for stock Nova
+    :param restarts: counts the restarts
     """
 
-    def __init__(self, switch: PluginSwitch | None) -> None:
+    def __init__(self, switch: PluginSwitch | None,
+                 restarts: Restarts) -> None:
         self.switch = switch
+        self.restarts = restarts
         self.loader = unittest.TestLoader()
 
     def find(self, test_id: str) -> unittest.TestCase | None:
@@ -159,8 +182,7 @@ class Runner:
     def run(self, test_id: str) -> dict:
         """Run one test and return its answer to the driver."""
         start = time.monotonic()
-        answer = {'id': test_id, 'status': 'fail', 'error': '', 'flows': 0,
-                  'states': {}}
+        answer = {'id': test_id, 'status': 'fail'}
         try:
             test = self.find(test_id)
         except Exception as exc:  # whatever a module raises at import
@@ -171,10 +193,12 @@ class Runner:
             return answer
         if self.switch:
             self.switch.before()
+        self.restarts.count = 0
         result = Result()
         test.run(result)
         answer.update(status=result.status, error=result.error,
-                      seconds=round(time.monotonic() - start, 2))
+                      seconds=round(time.monotonic() - start, 2),
+                      restarts=self.restarts.count)
         if self.switch:
             answer['states'] = self.switch.after()
             answer['flows'] = sum(answer['states'].values())
@@ -214,10 +238,10 @@ def main() -> None:
         if options.workflows:
             switch = PluginSwitch(options.workflows.split(','), directory)
             switch.install()
+        restarts = Restarts()
         if options.restart:
-            from nova_ssm.tests.functional import restart
-            restart.install()
-        runner = Runner(switch)
+            restarts.install()
+        runner = Runner(switch, restarts)
         answers.write('{"ready": true}\n')
         for line in sys.stdin:
             answers.write(json.dumps(runner.run(line.strip())) + '\n')

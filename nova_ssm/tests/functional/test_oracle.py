@@ -108,12 +108,19 @@ def test_what_passes_on_stock_must_pass_with_ours():
         ('b', 'known'), ('d', ''), ('e', ''), ('new', '')]
 
 
-def test_a_run_without_any_flow_is_found_out():
+@pytest.mark.parametrize('flows, restarts, restart, problem', [
+    (0, 0, False, 'not used'),
+    (1, 0, False, ''),
+    (1, 0, True, 'not restarted'),
+    (1, 1, True, ''),
+])
+def test_a_run_that_says_nothing_is_found_out(flows, restarts, restart,
+                                              problem):
     name = 'nova.tests.functional.test_x.T.test_y'
-    assert oracle_report.unused(
-        {name: oracle_pool.Answer(name, 'ok')})
-    assert not oracle_report.unused(
-        {name: oracle_pool.Answer(name, 'ok', flows=1)})
+    answer = oracle_pool.Answer(name, 'ok', flows=flows, restarts=restarts)
+    found = oracle_report.unused({name: answer}, restart)
+    assert problem in found
+    assert bool(problem) == bool(found)
 
 
 def test_an_exception_needs_a_reason(tmp_path):

@@ -39,13 +39,20 @@ assert 'nova' not in sys.modules, 'the launcher decides nothing when imported'
 
 ours = types.ModuleType('nova_ssm.manager')
 if '--broken' not in sys.argv:
-    ours.ComputeTaskManager = type('ComputeTaskManager', (), {})
+    class ComputeTaskManager:
+        started = 0
+
+        def post_start_hook(self):
+            self.started += 1
+
+    ours.ComputeTaskManager = ComputeTaskManager
 sys.modules['nova_ssm.manager'] = ours
 sys.argv = ['nova-ssm-conductor', *sys.argv[1:3]]
 
 
 def serve(server, workers=None):
     manager = server.manager
+    manager.post_start_hook()   # as a worker does when it has started
     options = nova.conf.CONF.conductor
     print('FACTS', json.dumps({
         'binary': server.binary,
@@ -53,6 +60,7 @@ def serve(server, workers=None):
         'host': server.host,
         'class': type(manager).__name__,
         'ours': type(manager.compute_task_mgr) is ours.ComputeTaskManager,
+        'started': manager.compute_task_mgr.started,
         'serves': manager.additional_endpoints == [manager.compute_task_mgr],
         'option': (options.compute_task_manager
                    if 'compute_task_manager' in options else None),
@@ -127,7 +135,7 @@ def test_is_nova_conductor_with_our_manager(nova, config):
              if line.startswith('FACTS ')]
     assert json.loads(facts[0]) == {
         'binary': 'nova-conductor', 'topic': 'conductor', 'host': 'host1',
-        'class': 'ConductorManager', 'ours': True, 'serves': True,
+        'class': 'ConductorManager', 'ours': True, 'started': 1, 'serves': True,
         'option': None if nova else 'nova_ssm', 'eventlet': False}
 
 
