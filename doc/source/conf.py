@@ -13,12 +13,17 @@
 
 import logging
 
+from nova import objects
+
 from nova_ssm import version
 
 project = 'nova_ssm'
 copyright = 'nova_ssm developers'
 release = version.__version__
 version = release.rpartition('.')[0]
+
+# Nova fills nova.objects when a service starts; the flows name its classes.
+objects.register_all()
 
 extensions = [
     'cliff.sphinxext',
