@@ -58,6 +58,7 @@ ssm_opts = [
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Make section [ssm] known to a configuration."""
     conf.register_group(ssm_group)
     conf.register_opts(ssm_opts, group=ssm_group)
 

@@ -16,7 +16,8 @@ One class an operation, an entry point in ``nova_ssm.workflows``.
 """
 
 import abc
-from typing import Any, ClassVar, Iterable
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
@@ -101,6 +102,8 @@ class BuildInstances(Workflow):
         return (kwargs['request_spec'] is not None and
                 kwargs['host_lists'] is not None and
                 bool(kwargs['filter_properties'].get('retry')) and
+                isinstance(kwargs['filter_properties'].get('instance_type'),
+                           objects.Flavor | None) and
                 (not kwargs['requested_networks'] or isinstance(
                     kwargs['requested_networks'],
                     objects.NetworkRequestList)))
@@ -118,7 +121,8 @@ class BuildInstances(Workflow):
         The block devices are those of the first attempt; the database knows
         better what has become of them.
         """
-        for instance, host_list in zip(instances, host_lists):
+        for instance, host_list in zip(instances, host_lists,
+                                       strict=False):
             outcome = self.runner.run(journal.FlowRequest(
                 name='reschedule_instance', context=context,
                 subject=instance.uuid, project_id=instance.project_id,
@@ -163,17 +167,17 @@ def load(names: list[str], manager: conductor_manager.ComputeTaskManager,
 def _load(name: str, manager: conductor_manager.ComputeTaskManager,
           runner: runner_module.Runner) -> Workflow:
     try:
-        return stevedore.DriverManager(
+        loaded: Any = stevedore.DriverManager(
             NAMESPACE, name, invoke_on_load=True,
-            invoke_args=(manager, runner), warn_on_missing_entrypoint=False,
-            on_load_failure_callback=_broken).driver
+            invoke_args=(manager, runner), on_load_failure_callback=_broken)
     except stevedore.exception.NoMatches:
         raise exception.ConfigurationError(
             '[ssm] workflows names %r, which is not installed; installed '
             'are: %s' % (name, ', '.join(installed()) or 'none')) from None
+    return loaded.driver
 
 
-def _broken(manager: Any, entry_point: Any, exc: Exception) -> None:
+def _broken(manager: Any, entry_point: Any, exc: BaseException) -> None:
     raise exception.ConfigurationError(
         'the plugin %r that [ssm] workflows names cannot be loaded (%s: %s): '
         'mend it, or take its name out' % (

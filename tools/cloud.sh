@@ -34,6 +34,7 @@ case ${1:---help} in
 esac
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
 ensure_venv
 export NOVA_SSM_STATE=$STATE PYTHONPATH=$ROOT
 exec "$PYTHON" -m nova_ssm.tests.cloud "$@"

@@ -18,11 +18,15 @@
 #
 # Writes $NOVA_SSM_STATE/cloud/results/crash-*.json. Status 1 if nova_ssm lost or doubled a server.
 set -euo pipefail
+case ${1:-} in
+  -h | --help)
+    sed -n '/^# Builds/,/^# Writes/s/^# \{0,1\}//p' "$0"
+    exit 0
+    ;;
+esac
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-case ${1:-} in
-  -h | --help) sed -n '/^# Builds/,/^# Writes/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
-esac
+cd "$ROOT"
 ensure_venv
 export NOVA_SSM_STATE=$STATE PYTHONPATH=$ROOT
 exec "$PYTHON" -m nova_ssm.tests.cloud.crash "$@"

@@ -17,7 +17,8 @@
 #   demo.sh [--stock] [--cloud] [--servers N] [--dir DIR] [-v]
 #
 #   --stock      the same with the plugins off, for comparison: servers stay in BUILD for ever
-#   --cloud      on the cloud of processes (tools/cloud.sh up), where another conductor takes over;
+#   --cloud      on the cloud of processes (tools/cloud.sh up), where another conductor takes over
+#                (it is killed there: nobody else may be using the cloud);
 #                else in two processes of its own: no root, no services
 #   --servers N  in the one request (8)
 #   --dir DIR    where its files go (${NOVA_SSM_STATE:-.state}/demo)

@@ -84,15 +84,15 @@ ensure_uv() {
 }
 
 # Everything that decides what is in the venv.
-venv_inputs() {
-  local f
+venv_inputs() (
+  cd "$ROOT"
   for f in requirements.txt test-requirements.txt doc/requirements.txt setup.cfg setup.py \
     pyproject.toml entry_points.txt tools/lib.sh "constraints/$NOVA_RELEASE.txt" \
     "patches/$NOVA_RELEASE"/*.patch; do
-    printf '%s ' "$f"; sha256sum <"$ROOT/$f"
+    printf '%s ' "$f"; sha256sum <"$f"
   done
   printf '%s\n' "$ROOT" "$NOVA_RELEASE"
-}
+)
 
 # Nova's tests look for etc/ and for the samples of doc/ beside the nova package. A wheel puts the
 # one elsewhere and leaves the other out.

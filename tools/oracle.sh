@@ -14,7 +14,7 @@
 # Nova's own tests as the judge: what passes on stock Nova has to pass with the plugins on.
 #
 #   oracle.sh [--restart] [--stock-only | --ssm-only] [--workers N] [--sample N]
-#             [--workflows LIST] [--exceptions FILE] [-f table|json] [LIST]
+#             [--retries N] [--workflows LIST] [--exceptions FILE] [-f table|json] [LIST]
 #
 #   LIST              file of test ids of Nova, functional or unit, one a line; if not given, the
 #                     functional tests in nova_ssm/tests/functional/lists/2026.2.txt
@@ -24,6 +24,8 @@
 #   --ssm-only        compare with the kept results of stock Nova; what has none counts as passing
 #   --workers N       processes that run tests (2)
 #   --sample N        an evenly spaced sample of N tests
+#   --retries N       run what fails again, alone; what passes then is named as unstable (0; what
+#                     fails on stock Nova is always run again)
 #   --workflows LIST  value of [ssm] workflows (build_instances)
 #   --exceptions FILE tests that are not counted, with the reasons
 #

@@ -18,6 +18,7 @@ from cliff import command
 from cliff import show
 from oslo_config import cfg
 
+from nova_ssm.cmd import main
 from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import database
 from nova_ssm import exception
@@ -40,6 +41,8 @@ def journal_database(conf: cfg.ConfigOpts) -> database.Database:
 class Sync(command.Command):
     """Make the tables of the journal, or bring them up to date."""
 
+    app: main.NovaSSMApp
+
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         db = journal_database(self.app.conf)
         before = db.version()
@@ -59,6 +62,8 @@ class Sync(command.Command):
 
 class Version(show.ShowOne):
     """Show the revision of the tables, and the one this release needs."""
+
+    app: main.NovaSSMApp
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         db = journal_database(self.app.conf)

@@ -21,6 +21,7 @@ from cliff import lister
 from cliff import show
 
 from nova_ssm.cmd import db
+from nova_ssm.cmd import main
 from nova_ssm.engine import queries
 from nova_ssm.engine import states
 
@@ -30,6 +31,8 @@ _COLUMNS = ('uuid', 'name', 'subject', 'state', 'owner', 'task', 'since',
 
 class List(lister.Lister):
     """List the flows, the newest first."""
+
+    app: main.NovaSSMApp
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -56,7 +59,7 @@ class List(lister.Lister):
             database, unfinished=parsed_args.unfinished,
             subject=parsed_args.server, request_id=parsed_args.request,
             limit=parsed_args.limit)
-        columns = _COLUMNS
+        columns: tuple[str, ...] = _COLUMNS
         if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
             columns = tuple(f.name for f in
                             dataclasses.fields(queries.FlowInfo))
@@ -66,6 +69,8 @@ class List(lister.Lister):
 
 class Show(show.ShowOne):
     """Show one flow and its steps."""
+
+    app: main.NovaSSMApp
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -91,9 +96,12 @@ _FOR_PEOPLE = ('table', 'value', 'csv')
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError('must be at least 1')
+        raise argparse.ArgumentTypeError('must be a number, at least 1')
     return number
 
 
@@ -123,7 +131,7 @@ def _task(info: queries.FlowInfo) -> str:
 
 
 def _date(seconds: float) -> str:
-    when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return when.strftime('%Y-%m-%d %H:%M:%S')
 
 
@@ -133,5 +141,3 @@ def _line(step: queries.StepInfo, began: float) -> str:
                          states.END: 'the flow ends'}.get(step.kind, '')
     return '%+9.3f s  %-32s %-9s %s' % (
         step.at - began, what, step.state or '', step.writer)
-
-

@@ -16,15 +16,17 @@ A connection is made by the first one who needs it, never at import or when
 a manager is made: Nova makes its managers before the workers fork.
 """
 
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import threading
-from typing import Any, Callable, Iterator, TypeVar
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic import config as alembic_config
-from alembic import script as alembic_script
 from alembic.runtime import migration as alembic_migration
+from alembic import script as alembic_script
+from alembic import util as alembic_util
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import enginefacade
 from oslo_log import log as logging
@@ -41,8 +43,11 @@ VERSION_TABLE = 'ssm_alembic_version'
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), 'migrations')
 
 #: Errors after which the same transaction may simply be tried again.
+#: OperationalError is what oslo.db leaves of what is the matter with the
+#: server: too many connections, read-only, shutting down, disk full.
 TRANSIENT = (db_exc.DBDeadlock, db_exc.DBConnectionError,
-             db_exc.RetryRequest)
+             db_exc.RetryRequest, sa.exc.OperationalError,
+             sa.exc.TimeoutError)
 
 
 class Database:
@@ -58,6 +63,7 @@ class Database:
             raise exception.DatabaseUnusable(
                 'no database is configured for the journal: set [ssm] '
                 'connection, or [database] connection, in nova.conf')
+        self.safe_url = _without_password(url)
         self.url = url
         self._options = options
         self._engine: sa.Engine | None = None
@@ -70,6 +76,8 @@ class Database:
         if self._engine is None or self._pid != os.getpid():
             with self._lock:
                 if self._engine is None or self._pid != os.getpid():
+                    if self._engine is not None:
+                        self._engine.dispose(close=False)
                     self._engine = self._create_engine()
                     self._pid = os.getpid()
         return self._engine
@@ -81,19 +89,15 @@ class Database:
         context_manager.configure(connection=self.url, **options)
         try:
             engine = context_manager.writer.get_engine()
+        except TRANSIENT:
+            raise       # worth waiting for, so not an error of ours yet
         except Exception as exc:
             raise exception.DatabaseUnusable(
                 'the journal database %s cannot be reached: %s'
-                % (self.safe_url, exc)) from exc
+                % (self.safe_url, _first_line(exc))) from exc
         if engine.dialect.name == 'sqlite':
             _wait_for_lock(engine)
         return engine
-
-    @property
-    def safe_url(self) -> str:
-        """The URL without its password, for logs and messages."""
-        return sa.engine.make_url(self.url).render_as_string(
-            hide_password=True)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -161,7 +165,7 @@ class Database:
         except Exception as exc:
             raise exception.DatabaseUnusable(
                 'the journal database %s cannot be used: %s'
-                % (self.safe_url, exc)) from exc
+                % (self.safe_url, _first_line(exc))) from exc
 
 
 def _wait_for_lock(engine: sa.Engine) -> None:
@@ -171,8 +175,24 @@ def _wait_for_lock(engine: sa.Engine) -> None:
     not be helped by waiting, its snapshot would be stale.
     """
     @event.listens_for(engine, 'connect')
-    def _connect(dbapi_connection, record):
+    def _connect(dbapi_connection: Any, record: Any) -> None:
         dbapi_connection.execute('PRAGMA busy_timeout = 30000')
+
+
+def _without_password(url: str) -> str:
+    try:
+        return sa.engine.make_url(url).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        # It is not repeated: who knows where in it the password is.
+        raise exception.DatabaseUnusable(
+            'what is configured as the connection of the journal is not a '
+            'database URL: set [ssm] connection, or [database] connection, '
+            'to e.g. mysql+pymysql://user:password@host/nova') from None
+
+
+def _first_line(exc: Exception) -> str:
+    # SQLAlchemy adds links and statements in further lines.
+    return str(exc).partition('\n')[0]
 
 
 def _alembic(url: str) -> alembic_config.Config:
@@ -199,12 +219,13 @@ def _known_revisions() -> set[str]:
 def upgrade(url: str, revision: str = 'head') -> None:
     """Make or upgrade the tables.
 
-    :raises DatabaseUnusable: if the database cannot be reached
+    :raises DatabaseUnusable: if the database cannot be reached, or a newer
+        release has made the tables
     """
     try:
         command.upgrade(_alembic(url), revision)
-    except sa.exc.SQLAlchemyError as exc:
+    except (sa.exc.SQLAlchemyError, alembic_util.CommandError,
+            ImportError) as exc:
         raise exception.DatabaseUnusable(
             'the journal database %s cannot be upgraded: %s'
-            % (sa.engine.make_url(url).render_as_string(hide_password=True),
-               exc)) from exc
+            % (_without_password(url), _first_line(exc))) from exc

@@ -67,3 +67,16 @@ class FlowLost(BaseException):
     task, which would revert what the new owner is building on. It ends the
     run where it stands, without a word in the journal.
     """
+
+
+class FlowSuspended(FlowLost):
+    """This process is being stopped, and begins no further step."""
+
+
+class JournalBroken(BaseException):
+    """The journal refuses a row, and to wait for it would not help.
+
+    Not an :class:`Exception`: a flow must neither be reverted nor be called
+    finished because its journal cannot be written. It ends the run where it
+    stands; whoever can write the journal goes on.
+    """

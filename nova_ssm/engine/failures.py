@@ -18,11 +18,12 @@ its class, arguments and attributes, and comes back as the same class with
 the same message; its traceback, which cannot be rebuilt, becomes its cause.
 """
 
+from collections.abc import Callable
+import importlib
 import traceback
-from typing import Any, Callable
+from typing import Any
 
 from oslo_log import log as logging
-from oslo_utils import importutils
 from taskflow.types import failure as taskflow_failure
 
 from nova_ssm.engine import exception
@@ -41,14 +42,23 @@ def dump(exc: BaseException, encode: Callable[[Any], Any]) -> dict[str, Any]:
     """
     cls = type(exc)
     return {
-        'class': '%s.%s' % (cls.__module__, cls.__qualname__),
-        'text': str(exc),
-        'args': [_or_text(arg, encode) for arg in exc.args],
+        'class': '%s:%s' % (cls.__module__, cls.__qualname__),
+        'text': _text(exc),
+        'args': [_or_text(arg, encode) for arg in _args(exc)],
         'attributes': {name: _or_text(value, encode)
                        for name, value in vars(exc).items()
                        if not name.startswith('__')},
         'traceback': format_traceback(exc),
     }
+
+
+def _args(exc: BaseException) -> tuple[Any, ...]:
+    """What a builtin exception is made of; the file name is not in args."""
+    if isinstance(exc, OSError):
+        args = OSError.__reduce__(exc)[1]
+        assert isinstance(args, tuple)
+        return args
+    return exc.args
 
 
 def format_traceback(exc: BaseException) -> str:
@@ -61,28 +71,62 @@ def format_traceback(exc: BaseException) -> str:
 def load(plain: dict[str, Any],
          decode: Callable[[Any], Any]) -> BaseException:
     """Put an exception together again, without calling its constructor."""
-    cls = importutils_class(plain['class'])
-    args = [decode(arg) for arg in plain['args']]
-    if cls is None:
-        exc: BaseException = LostException(
-            '%s: %s' % (plain['class'], plain['text']))
-    else:
-        # Constructors of exceptions take what they like; state is enough.
-        exc = cls.__new__(cls, *args)
-        exc.args = tuple(args)
-        for name, value in plain['attributes'].items():
-            _set(exc, name, decode(value))
+    cls = find_class(plain['class'])
+    exc = _rebuild(cls, plain, decode) if cls is not None else None
+    if exc is None:
+        exc = LostException('%s: %s' % (
+            plain['class'].replace(':', '.'), plain['text']))
     exc.__cause__ = exception.RemoteTraceback(plain['traceback'])
     return exc
 
 
-def importutils_class(name: str) -> type[BaseException] | None:
-    """The exception class of that name, None if there is none here."""
-    module, _, attribute = name.rpartition('.')
+def _rebuild(cls: type[BaseException], plain: dict[str, Any],
+             decode: Callable[[Any], Any]) -> BaseException | None:
+    args = [_or_nothing(arg, decode) for arg in plain['args']]
+    # Constructors of exceptions take what they like. State is enough, but
+    # for that of builtin ones, which only their own constructor can set.
+    builtin: Any = next(base for base in cls.__mro__
+                        if base.__module__ == 'builtins')
     try:
-        cls = importutils.import_class(
-            name if module != 'builtins' else 'builtins.' + attribute)
-    except (ImportError, ValueError):
+        exc: BaseException = builtin.__new__(cls, *args)
+    except (TypeError, ValueError) as error:
+        LOG.debug('%s cannot be made from %s: %s', cls, args, error)
+        return None
+    try:
+        builtin.__init__(exc, *args)
+    except (TypeError, ValueError):
+        # Its class has not told the builtin one what that wants to know.
+        exc.args = tuple(args)
+    for name, value in plain['attributes'].items():
+        _set(exc, name, _or_nothing(value, decode))
+    if _text(exc) != plain['text']:
+        _let_say(exc, plain['text'])
+    return exc
+
+
+def _let_say(exc: BaseException, text: str) -> None:
+    """Let an exception that has lost its words say what it said."""
+    cls = type(exc)
+    try:
+        exc.__class__ = type(cls.__name__, (cls,), {
+            '__slots__': (), '__module__': cls.__module__,
+            '__qualname__': cls.__qualname__, '__str__': lambda self: text})
+    except TypeError:
+        LOG.debug('%s cannot be taught to say %r', cls, text)
+
+
+def find_class(name: str) -> type[BaseException] | None:
+    """The exception class of that name, None if there is none here.
+
+    :param name: 'module:qualified name'
+    """
+    module, _, path = name.partition(':')
+    try:
+        cls: Any = importlib.import_module(module)
+        for part in path.split('.'):
+            cls = getattr(cls, part)
+    except Exception as exc:  # noqa: BLE001 - whatever an import may raise
+        LOG.debug('There is no %s here: %s', name, exc)
         return None
     # Nothing but exceptions is ever made from what a journal says.
     if isinstance(cls, type) and issubclass(cls, BaseException):
@@ -106,12 +150,27 @@ def exception_of(failure: taskflow_failure.Failure) -> BaseException:
 def _or_text(value: Any, encode: Callable[[Any], Any]) -> Any:
     try:
         return encode(value)
-    except exception.NotSerializable:
+    except Exception:  # noqa: BLE001 - an attribute may be anything at all
+        return _text(value)
+
+
+def _or_nothing(plain: Any, decode: Callable[[Any], Any]) -> Any:
+    try:
+        return decode(plain)
+    except Exception as exc:  # noqa: BLE001 - what it refers to may be gone
+        LOG.debug('A part of an exception cannot be read back: %s', exc)
+        return None
+
+
+def _text(value: Any) -> str:
+    try:
         return str(value)
+    except Exception as exc:  # noqa: BLE001 - some cannot say what they are
+        return '%s (%s: %s)' % (type(value).__name__, type(exc).__name__, exc)
 
 
 def _set(exc: BaseException, name: str, value: Any) -> None:
     try:
         setattr(exc, name, value)
-    except AttributeError:
+    except (AttributeError, TypeError, ValueError):
         LOG.debug('%s has a read-only attribute %s', type(exc), name)

@@ -18,8 +18,10 @@ whoever wrote before. A flow is free when its owner is nobody, or a worker
 whose lease has expired on the database's clock.
 """
 
+from collections.abc import Callable, Iterator
+import itertools
 import time
-from typing import Any, Iterator
+from typing import Any
 
 from oslo_db import exception as db_exc
 import sqlalchemy as sa
@@ -140,9 +142,25 @@ class SQLJobBoard(base.JobBoard):
 
     def start(self, request: journal.FlowRequest,
               owner: str | None) -> None:
-        """Post a flow, claimed by ``owner`` in the same transaction."""
-        self._db.write(lambda connection: journal.insert_flow(
-            connection, self._serializer, request, owner))
+        """Post a flow, claimed by ``owner`` in the same transaction.
+
+        :raises NotSerializable: if it is given what cannot be journaled
+        :raises oslo_db.exception.DBDuplicateEntry: if it is there already
+        """
+        tries = itertools.count()
+        payload = journal.pack_request(self._serializer, request)
+
+        def work(connection: sa.Connection) -> None:
+            next(tries)
+            journal.insert_flow(connection, request, payload, owner)
+
+        try:
+            self._db.write(work)
+        except db_exc.DBDuplicateEntry:
+            # Ours, if an earlier try was committed before the connection
+            # broke.
+            if next(tries) == 1:
+                raise
 
     def get(self, uuid: str) -> SQLJob:
         """:raises taskflow.exceptions.NotFound: if there is no such flow"""
@@ -161,23 +179,20 @@ class SQLJobBoard(base.JobBoard):
             more), or over
         """
         assert isinstance(job, SQLJob)
+        tries = itertools.count()
 
         def work(connection: sa.Connection) -> int:
-            done = connection.execute(schema.flows.update().where(
-                _FLOWS.uuid == job.uuid,
-                _FLOWS.generation == job.row.generation,
-                _FLOWS.finished_at.is_(None), _is_free()).values(
-                    owner=who, generation=job.row.generation + 1,
-                    state=states.RUNNING, updated_at=schema.now()))
-            if done.rowcount != 1:
-                raise taskflow_exc.UnclaimableJob(
-                    'flow %s is not free' % job.uuid)
-            seq = 1 + connection.execute(
-                sa.select(sa.func.max(schema.journal.c.seq)).where(
-                    schema.journal.c.flow_uuid == job.uuid)).scalar_one()
-            journal.insert_row(connection, job.uuid, seq, states.CLAIM, None,
-                               None, who, None)
-            return seq + 1
+            again = next(tries)
+            if self._swap_owner(connection, job, who):
+                seq = _next_seq(connection, job.uuid)
+                journal.insert_row(connection, job.uuid, seq, states.CLAIM,
+                                   None, None, who, None)
+                return seq + 1
+            # The first try was committed before the connection broke.
+            if again and self._has_claimed(connection, job, who):
+                return _next_seq(connection, job.uuid)
+            raise taskflow_exc.UnclaimableJob(
+                'flow %s is not free' % job.uuid)
 
         try:
             return self._db.write(work)
@@ -185,12 +200,40 @@ class SQLJobBoard(base.JobBoard):
             raise taskflow_exc.UnclaimableJob(
                 'flow %s is being written by its owner' % job.uuid) from exc
 
+    @staticmethod
+    def _swap_owner(connection: sa.Connection, job: SQLJob,
+                    who: str) -> bool:
+        # Never from oneself, when one's lease has run out: another thread
+        # of this process is at it.
+        return connection.execute(schema.flows.update().where(
+            _FLOWS.uuid == job.uuid,
+            _FLOWS.generation == job.row.generation,
+            sa.or_(_FLOWS.owner.is_(None), _FLOWS.owner != who),
+            _FLOWS.finished_at.is_(None), _is_free()).values(
+                owner=who, generation=job.row.generation + 1,
+                state=states.RUNNING, updated_at=schema.now())).rowcount == 1
+
+    @staticmethod
+    def _has_claimed(connection: sa.Connection, job: SQLJob,
+                     who: str) -> bool:
+        return connection.execute(sa.select(_FLOWS.uuid).where(
+            _FLOWS.uuid == job.uuid, _FLOWS.owner == who,
+            _FLOWS.generation == job.row.generation + 1)).first() is not None
+
     def abandon(self, job: base.Job, who: str) -> None:
         """Let go of a flow, so that anybody may go on with it.
 
         :raises taskflow.exceptions.NotFound: if ``who`` does not own it
         """
-        self._owned(job, who, owner=None)
+        self._owned(job.uuid, who, owner=None)
+
+    def release(self, uuid: str, who: str) -> None:
+        """Let go of a flow, if ``who`` owns it.
+
+        :raises Exception: at once if the database does not take it
+        """
+        self._db.write(_update_owned(uuid, who, owner=None),
+                       give_up=lambda: True)
 
     def consume(self, job: base.Job, who: str) -> None:
         """Say that a flow is over.
@@ -200,7 +243,7 @@ class SQLJobBoard(base.JobBoard):
 
         :raises taskflow.exceptions.NotFound: if ``who`` does not own it
         """
-        self._owned(job, who, owner=None, state=states.SUCCESS,
+        self._owned(job.uuid, who, owner=None, state=states.SUCCESS,
                     finished_at=schema.now())
 
     def trash(self, job: base.Job, who: str) -> None:
@@ -208,17 +251,22 @@ class SQLJobBoard(base.JobBoard):
 
         :raises taskflow.exceptions.NotFound: if ``who`` does not own it
         """
-        self._owned(job, who, owner=None, state=states.FAILURE,
+        self._owned(job.uuid, who, owner=None, state=states.FAILURE,
                     finished_at=schema.now())
 
-    def _owned(self, job: base.Job, who: str, **values: Any) -> None:
-        done = self._db.write(lambda connection: connection.execute(
-            schema.flows.update().where(
-                _FLOWS.uuid == job.uuid, _FLOWS.owner == who).values(
-                    updated_at=schema.now(), **values)).rowcount)
-        if done != 1:
-            raise taskflow_exc.NotFound(
-                '%s does not own flow %s' % (who, job.uuid))
+    def _owned(self, uuid: str, who: str, **values: Any) -> None:
+        tries = itertools.count()
+        update = _update_owned(uuid, who, **values)
+
+        def work(connection: sa.Connection) -> None:
+            again = next(tries)
+            # A second try finds it done if the first one was committed
+            # before the connection broke.
+            if update(connection) != 1 and not again:
+                raise taskflow_exc.NotFound(
+                    '%s does not own flow %s' % (who, uuid))
+
+        self._db.write(work)
 
     # -- the rest of the interface ----------------------------------------
 
@@ -237,6 +285,20 @@ class SQLJobBoard(base.JobBoard):
         self._connected = False
 
 
+def _update_owned(uuid: str, who: str,
+                  **values: Any) -> Callable[[sa.Connection], int]:
+    return lambda connection: connection.execute(
+        schema.flows.update().where(
+            _FLOWS.uuid == uuid, _FLOWS.owner == who).values(
+                updated_at=schema.now(), **values)).rowcount
+
+
+def _next_seq(connection: sa.Connection, uuid: str) -> int:
+    return 1 + connection.execute(
+        sa.select(sa.func.max(schema.journal.c.seq)).where(
+            schema.journal.c.flow_uuid == uuid)).scalar_one()
+
+
 def _is_free() -> sa.ColumnElement[bool]:
     """Nobody owns the flow, or somebody whose lease has expired."""
     workers = schema.workers.c
@@ -244,5 +306,3 @@ def _is_free() -> sa.ColumnElement[bool]:
         _FLOWS.owner.is_(None),
         ~sa.exists().where(workers.id == _FLOWS.owner,
                            workers.expires_at > schema.now()))
-
-

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The journal of one flow, and the TaskFlow backend that writes it.
+"""The journal of one flow: what is written of it, and when.
 
 Append-only, keyed (flow, sequence). A row is written
 
@@ -24,14 +24,14 @@ that only read) waits in memory and goes along with the next row: it can be
 found out again by running again.
 """
 
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, Callable, Mapping
+from typing import Any, TypeVar
 
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 from oslo_utils import uuidutils
 import sqlalchemy as sa
-from taskflow.persistence import base
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
@@ -46,6 +46,7 @@ from nova_ssm.engine import task as ssm_task
 from nova_ssm.engine import worker as worker_module
 
 LOG = logging.getLogger(__name__)
+T = TypeVar('T')
 
 #: Called after each commit with (flow uuid, kind, atom, state). Tests hang
 #: their crash points here.
@@ -78,7 +79,8 @@ class Spawn(ssm_task.Task):
     """A task whose result is a list of FlowRequest: the flow's children.
 
     They are posted in the transaction that journals this task: either all
-    of them exist, or none does and the task runs again.
+    of them exist, or none does and the task runs again. It is the last task
+    of its flow: what is posted goes on by itself, also if the flow reverts.
     """
 
 
@@ -88,6 +90,8 @@ class FlowLog:
     :param worker: the owning worker
     :param after_commit: told of each row once it is committed
     :param next_seq: where the journal of the flow goes on
+    :ivar lapses: how often the worker's lease had run out when the flow was
+        ours for certain; None if that is to be asked
     """
 
     def __init__(self, db: database.Database,
@@ -103,9 +107,10 @@ class FlowLog:
         #: Of each atom the state and the intention that we know of.
         self.seen: dict[str, tuple[str, str]] = {}
         self.children: list[FlowRequest] = []
+        self.worker = worker
+        self.lapses: int | None = None
         self._db = db
         self._serializer = serializer
-        self._worker = worker
         self._after_commit = after_commit
         self._seq = next_seq
         self._waiting: dict[str, dict[str, Any]] = {}
@@ -124,25 +129,32 @@ class FlowLog:
             return
         if state == taskflow_states.RUNNING:
             self._note_running(detail)
-        elif state in _ENDED or state == taskflow_states.PENDING:
+        elif state in _KEPT:
             self._note_ended(detail)
 
     def _check_owner(self) -> None:
-        """Begin no step without a lease.
+        """Begin no step without a lease that has lasted all the time.
 
         An expired lease is no harm if nobody has claimed the flow since. Who
         did would meet our next row, but the effect comes before the row.
         """
-        if self._worker.valid:
+        if self.worker.suspended.is_set():
+            raise exception.FlowSuspended(
+                'flow %s is suspended: worker %s is being stopped'
+                % (self.uuid, self.writer))
+        if self.worker.valid and self.worker.lapses == self.lapses:
             return
-        self._worker.renew()
-        owner = self._db.write(lambda connection: connection.execute(
+        if not self.worker.valid:
+            self._wait(self.worker.renew)
+        lapses = self.worker.lapses
+        owner = self._write(lambda connection: connection.execute(
             sa.select(schema.flows.c.owner).where(
                 schema.flows.c.uuid == self.uuid)).scalar())
         if owner != self.writer:
             raise exception.FlowLost(
                 'flow %s was taken over while worker %s was silent for longer '
                 'than its lease' % (self.uuid, self.writer))
+        self.lapses = lapses
 
     def _note_running(self, detail: models.AtomDetail) -> None:
         task = self.tasks.get(detail.name)
@@ -152,17 +164,23 @@ class FlowLog:
 
     def _note_ended(self, detail: models.AtomDetail) -> None:
         was = self.seen.get(detail.name)
-        self.seen[detail.name] = (detail.state, detail.intention)
+        now = (detail.state, detail.intention)
         moved = was is None or was[0] != detail.state
-        if (was == self.seen[detail.name] and
-                isinstance(detail, models.TaskDetail)):
+        if was == now and isinstance(detail, models.TaskDetail):
             return      # its progress only
         record = _record(detail)
-        self.failed = first_failure(self.failed, detail.name, record)
         children = self._take_children(detail, record) if moved else []
-        self._waiting[detail.name] = record
-        if moved and self._must_write(detail):
-            self._write_atom(detail.name, detail.state, children)
+        # Whoever gave what cannot be written is known here, and not yet
+        # known to have ended.
+        self._waiting[detail.name] = self._serializer.encode(record)
+        packed = [(child, pack_request(self._serializer, child))
+                  for child in children]
+        self.seen[detail.name] = now
+        self.failed = first_failure(self.failed, detail.name, record)
+        if moved:
+            self.started.discard(detail.name)
+            if self._must_write(detail):
+                self._write_atom(detail.name, detail.state, packed)
 
     def _take_children(self, detail: models.AtomDetail,
                        record: dict[str, Any]) -> list[FlowRequest]:
@@ -170,6 +188,8 @@ class FlowLog:
                 not isinstance(self.tasks.get(detail.name), Spawn)):
             return []
         record['results'] = [child.uuid for child in detail.results]
+        for child in detail.results:
+            child.parent_uuid = self.uuid
         return list(detail.results)
 
     def _must_write(self, detail: models.AtomDetail) -> bool:
@@ -183,21 +203,22 @@ class FlowLog:
                                 taskflow_states.REVERT_FAILURE)
 
     def _write_atom(self, atom: str, state: str,
-                    children: list[FlowRequest] | None = None) -> None:
-        for child in children or ():
-            child.parent_uuid = self.uuid
-        self.write(states.ATOM, atom, state, self._waiting,
-                   lambda connection: [
-                       insert_flow(connection, self._serializer, child,
-                                   self.writer) for child in children or ()])
-        self.children.extend(children or ())
+                    children: list[tuple[FlowRequest, bytes]] | None = None
+                    ) -> None:
+        def also(connection: sa.Connection) -> None:
+            for child, payload in children or ():
+                insert_flow(connection, child, payload, self.writer)
+
+        self.write(states.ATOM, atom, state,
+                   self._serializer.compress(self._waiting), also)
+        self.children.extend(child for child, _payload in children or ())
         self._waiting.clear()
         self._said(states.ATOM, atom, state)
 
     # -- writing ----------------------------------------------------------
 
     def write(self, kind: str, atom: str | None, state: str | None,
-              value: Any,
+              payload: bytes | None,
               also: Callable[[sa.Connection], Any] | None = None) -> None:
         """Append one row, in one transaction with whatever ``also`` does.
 
@@ -205,9 +226,8 @@ class FlowLog:
         over meanwhile, and once somebody has, our row meets theirs.
 
         :raises FlowLost: if another owner wrote this row
+        :raises JournalBroken: if the database refuses it
         """
-        payload = self._serializer.pack(value)
-
         def work(connection: sa.Connection) -> None:
             insert_row(connection, self.uuid, self._seq, kind, atom, state,
                        self.writer, payload)
@@ -215,7 +235,7 @@ class FlowLog:
                 also(connection)
 
         try:
-            self._db.write(work)
+            self._write(work)
         except db_exc.DBDuplicateEntry:
             # Ours after all, if the connection broke after the commit.
             if not self._is_ours(kind, atom, state):
@@ -223,6 +243,20 @@ class FlowLog:
                     'flow %s is written by another worker' % self.uuid) \
                     from None
         self._seq += 1
+
+    def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        return self._wait(lambda: self._db.write(
+            work, give_up=self.worker.suspended.is_set))
+
+    def _wait(self, write: Callable[[], T]) -> T:
+        try:
+            return write()
+        except db_exc.DBDuplicateEntry:
+            raise
+        except Exception as exc:
+            raise exception.JournalBroken(
+                'the journal of flow %s cannot be written: %s'
+                % (self.uuid, exc)) from exc
 
     def _is_ours(self, kind: str, atom: str | None,
                  state: str | None) -> bool:
@@ -232,7 +266,7 @@ class FlowLog:
                 schema.journal.c.atom, schema.journal.c.state).where(
                     schema.journal.c.flow_uuid == self.uuid,
                     schema.journal.c.seq == self._seq)).first()
-        row = self._db.write(work)
+        row = self._write(work)
         return row is not None and tuple(row) == (
             self.writer, kind, atom, state)
 
@@ -244,11 +278,15 @@ class FlowLog:
         failure = (summary(*self.failed) if self.failed else None)
 
         def also(connection: sa.Connection) -> None:
-            connection.execute(schema.flows.update().where(
+            done = connection.execute(schema.flows.update().where(
                 schema.flows.c.uuid == self.uuid,
                 schema.flows.c.owner == self.writer).values(
                     state=state, owner=None, failure=failure,
                     updated_at=schema.now(), finished_at=schema.now()))
+            if done.rowcount != 1:
+                raise exception.FlowLost(
+                    'flow %s was taken away from worker %s'
+                    % (self.uuid, self.writer))
 
         self.write(states.END, None, state, None, also)
         self._said(states.END, None, state)
@@ -261,6 +299,7 @@ class FlowLog:
 _ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
                     taskflow_states.REVERTED,
                     taskflow_states.REVERT_FAILURE))
+_KEPT = _ENDED | {taskflow_states.PENDING, taskflow_states.IGNORE}
 
 
 def first_failure(failed: tuple[str, BaseException] | None, atom: str,
@@ -280,20 +319,31 @@ def first_failure(failed: tuple[str, BaseException] | None, atom: str,
 
 def summary(atom: str, exc: BaseException) -> str:
     """One line for people: which task failed, and why."""
-    return ('%s: %s: %s' % (atom, type(exc).__name__, exc))[:4000]
+    text = ('%s: %s: %s' % (atom, type(exc).__name__, exc))[:4000]
+    # What no database takes as text.
+    return text.replace('\0', ' ').encode('utf-8', 'replace').decode('utf-8')
 
 
 def insert_row(connection: sa.Connection, flow_uuid: str, seq: int,
                kind: str, atom: str | None, state: str | None, writer: str,
                payload: bytes | None) -> None:
+    """Append a row, which nobody else may have written."""
     connection.execute(schema.journal.insert().values(
         flow_uuid=flow_uuid, seq=seq, kind=kind, atom=atom, state=state,
         writer=writer, created_at=schema.now(), payload=payload))
 
 
-def insert_flow(connection: sa.Connection,
-                serializer: serialization.Serializer, request: FlowRequest,
-                owner: str | None) -> None:
+def pack_request(serializer: serialization.Serializer,
+                 request: FlowRequest) -> bytes:
+    """What a flow is given, as its first row holds it.
+
+    :raises NotSerializable: if there is a value we cannot write
+    """
+    return serializer.pack([request.context, request.store])
+
+
+def insert_flow(connection: sa.Connection, request: FlowRequest,
+                payload: bytes, owner: str | None) -> None:
     """Post a flow: its row, and what it was given as its first step."""
     connection.execute(schema.flows.insert().values(
         uuid=request.uuid, parent_uuid=request.parent_uuid,
@@ -304,7 +354,7 @@ def insert_flow(connection: sa.Connection,
         owner=owner, generation=0, priority='NORMAL',
         created_at=schema.now(), updated_at=schema.now()))
     insert_row(connection, request.uuid, 0, states.START, None, None,
-               owner or '', serializer.pack([request.context, request.store]))
+               owner or '', payload)
 
 
 def _record(detail: models.AtomDetail) -> dict[str, Any]:
@@ -312,10 +362,9 @@ def _record(detail: models.AtomDetail) -> dict[str, Any]:
         'state': detail.state, 'intention': detail.intention,
         'version': detail.version,
         'kind': models.atom_detail_type(detail)}
-    for name in ('results', 'revert_results'):
-        value = getattr(detail, name)
-        if value is not None:
-            record[name] = value
+    # What a revert returns is of no use to anybody.
+    if detail.results is not None:
+        record['results'] = detail.results
     for name in ('failure', 'revert_failure'):
         failure = getattr(detail, name)
         if failure is not None:
@@ -331,9 +380,8 @@ def restore(name: str, record: Mapping[str, Any]) -> models.AtomDetail:
     detail.intention = record['intention']
     version = record['version']
     detail.version = tuple(version) if version is not None else None
-    for field in ('results', 'revert_results'):
-        if field in record:
-            setattr(detail, field, record[field])
+    if 'results' in record:
+        detail.results = record['results']
     for field in ('failure', 'revert_failure'):
         if field in record:
             setattr(detail, field, failures.to_failure(record[field]))
@@ -350,65 +398,3 @@ def new_detail(request_uuid: str, name: str,
     injector.results = dict(store)
     detail.add(injector)
     return detail
-
-
-class JournalBackend(base.Backend):
-    """The TaskFlow persistence backend of one running flow."""
-
-    def __init__(self, log: FlowLog) -> None:
-        super().__init__({})
-        self.log = log
-        self.detail: models.FlowDetail | None = None
-
-    def get_connection(self) -> 'Connection':
-        return Connection(self)
-
-    def close(self) -> None:
-        """Nothing to close: the connections are the database's."""
-
-
-class Connection(base.Connection):
-    """Passes what TaskFlow saves on to the flow's log."""
-
-    def __init__(self, backend: JournalBackend) -> None:
-        self._backend = backend
-
-    @property
-    def backend(self) -> JournalBackend:
-        return self._backend
-
-    def close(self) -> None:
-        """Nothing to close: the connections are the database's."""
-
-    def validate(self) -> None:
-        """Whether the database is usable was asked when the service began."""
-
-    def update_atom_details(
-            self, atom_detail: models.AtomDetail) -> models.AtomDetail:
-        self._backend.log.note(atom_detail)
-        return atom_detail
-
-    def update_flow_details(
-            self, flow_detail: models.FlowDetail) -> models.FlowDetail:
-        # The state of the flow is the runner's to write: TaskFlow says
-        # FAILURE both for a flow that failed and for one that we lost.
-        self._backend.detail = flow_detail
-        return flow_detail
-
-    def get_flow_details(self, fd_uuid: str,
-                         lazy: bool = False) -> models.FlowDetail | None:
-        return self._backend.detail
-
-    def get_atoms_for_flow(self, fd_uuid: str) -> Any:
-        return iter(self._backend.detail or ())
-
-    def get_atom_details(self, ad_uuid: str) -> models.AtomDetail | None:
-        detail = self._backend.detail
-        return detail.find(ad_uuid) if detail is not None else None
-
-    def _one_flow_only(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(
-            'a journal holds one flow, and only ever grows')
-
-    upgrade = clear_all = save_logbook = destroy_logbook = _one_flow_only
-    get_logbook = get_logbooks = get_flows_for_book = _one_flow_only

@@ -87,19 +87,15 @@ def _detail(serializer: serialization.Serializer,
             reading: serialization.Reading, uuid: str, name: str,
             row: Any) -> models.FlowDetail:
     # The context is read first: everything else is read in it.
-    context, store = json.loads(_inflate(row))
+    try:
+        context, store = json.loads(zlib.decompress(row.payload))
+    except (zlib.error, TypeError, ValueError) as exc:
+        raise exception.DamagedJournal(
+            'row %d cannot be read: %s' % (row.seq, exc)) from exc
     reading.context = serializer.decode(context, reading)
     values = serializer.decode(store, reading)
     return journal.new_detail(uuid, name,
                               {**values, 'context': reading.context})
-
-
-def _inflate(row: Any) -> bytes:
-    try:
-        return zlib.decompress(row.payload)
-    except (zlib.error, TypeError) as exc:
-        raise exception.DamagedJournal(
-            'row %d cannot be read: %s' % (row.seq, exc)) from exc
 
 
 def _apply(serializer: serialization.Serializer,
@@ -109,11 +105,15 @@ def _apply(serializer: serialization.Serializer,
         loaded.ended = row.state
     if row.kind != states.ATOM:
         return
-    for atom, record in serializer.unpack(row.payload, reading).items():
+    try:
+        unpacked = serializer.unpack(row.payload, reading)
+    except exception.DamagedJournal as exc:
+        raise exception.DamagedJournal(
+            'row %d: %s' % (row.seq, exc)) from exc
+    for atom, record in unpacked.items():
         records[atom] = record
+        loaded.started.discard(atom)
         loaded.failed = journal.first_failure(loaded.failed, atom, record)
         loaded.seen[atom] = (record['state'], record['intention'])
     if row.state == taskflow_states.RUNNING:
         loaded.started.add(row.atom)
-    else:
-        loaded.started.discard(row.atom)

@@ -16,6 +16,7 @@ In every worker: there is no service to deploy, and none to fail.
 """
 
 import threading
+import time
 
 from oslo_log import log as logging
 
@@ -24,6 +25,9 @@ from nova_ssm.engine import runner as runner_module
 from nova_ssm.engine import worker
 
 LOG = logging.getLogger(__name__)
+
+#: How long a flow that cannot be resumed is left alone, in seconds.
+_SOONEST, _LATEST = 10.0, 600.0
 
 
 class Recovery:
@@ -41,7 +45,11 @@ class Recovery:
         self._slots = threading.Semaphore(concurrency)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._unreadable: set[str] = set()
+        #: Flows of a name or version that this process does not know.
+        self._foreign: set[str] = set()
+        #: When flows that broke may be tried again, and how long to wait
+        #: when they break once more.
+        self._later: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
         """Look from now on, in a thread of its own."""
@@ -59,7 +67,7 @@ class Recovery:
         while True:
             try:
                 self.look()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - try again, and say so
                 LOG.warning('Looking for flows without an owner failed, '
                             'trying again: %s', exc)
             if self._stop.wait(self._interval):
@@ -70,8 +78,10 @@ class Recovery:
 
         :returns: how many flows were taken
         """
-        # Registers this worker, so that its flows are not taken for orphans.
-        self._runner.worker
+        # Asking for it registers it: its flows are not taken for orphans.
+        LOG.debug('%s looks for flows without an owner',
+                  self._runner.worker.id)
+        self._runner.release_again()
         for dead in worker.bury_dead_neighbours(
                 self._runner.db, self._host):
             LOG.info('Worker %s is gone, its flows are free', dead)
@@ -79,25 +89,31 @@ class Recovery:
         for job in self._runner.board.iterjobs(only_unclaimed=True):
             if self._stop.is_set():
                 break
-            if self._readable(job):
+            if self._can_run(job) and self._due(job.uuid):
+                if not self._slots.acquire(blocking=False):
+                    break
                 taken += self._take(job)
         return taken
 
-    def _readable(self, job: jobboard.SQLJob) -> bool:
-        if job.uuid in self._unreadable:
+    def _due(self, uuid: str) -> bool:
+        return self._later.get(uuid, (0, 0))[0] <= time.monotonic()
+
+    def _can_run(self, job: jobboard.SQLJob) -> bool:
+        if job.uuid in self._foreign:
             return False
         if self._runner.registry.can_run(job.name, job.row.version):
             return True
-        self._unreadable.add(job.uuid)
+        self._foreign.add(job.uuid)
         LOG.warning('Flow %s (%s %s) has no owner, but this conductor '
                     'cannot run it: it is left to another one',
                     job.uuid, job.name, job.row.version)
         return False
 
     def _take(self, job: jobboard.SQLJob) -> bool:
-        self._slots.acquire()
+        """Resume a flow in a thread that gives its slot back."""
+        me = self._runner.worker.id
         try:
-            next_seq = self._runner.board.claim(job, self._runner.worker.id)
+            next_seq = self._runner.board.claim(job, me)
         except runner_module.Unclaimable:
             self._slots.release()
             return False
@@ -106,9 +122,14 @@ class Recovery:
             raise
         LOG.info('Resuming flow %s (%s) of %s', job.uuid, job.name,
                  job.row.owner or 'nobody')
-        threading.Thread(target=self._resume, args=(job, next_seq),
-                         name='ssm-resume-%s' % job.uuid,
-                         daemon=True).start()
+        try:
+            threading.Thread(target=self._resume, args=(job, next_seq),
+                             name='ssm-resume-%s' % job.uuid,
+                             daemon=True).start()
+        except BaseException:
+            self._runner.release(job.uuid, me)
+            self._slots.release()
+            raise
         return True
 
     def _resume(self, job: jobboard.SQLJob, next_seq: int) -> None:
@@ -117,11 +138,14 @@ class Recovery:
                 job.uuid, job.name, next_seq)
             LOG.info('Resumed flow %s (%s): %s', job.uuid, job.name,
                      outcome.state)
-        except Exception:
-            # Not tried again here before a restart; another conductor may
-            # be able to.
-            self._unreadable.add(job.uuid)
-            LOG.exception('Resuming flow %s (%s) failed', job.uuid, job.name)
-            self._runner.board.abandon(job, self._runner.worker.id)
+            self._later.pop(job.uuid, None)
+        except BaseException:  # noqa: BLE001 - the end of this thread only
+            # The runner has let go of it: others may try it meanwhile.
+            delay = self._later.get(job.uuid, (0, _SOONEST))[1]
+            self._later[job.uuid] = (time.monotonic() + delay,
+                                     min(2 * delay, _LATEST))
+            LOG.exception('Flow %s (%s) cannot be resumed here, it stays as '
+                          'it is; trying again in %d seconds',
+                          job.uuid, job.name, delay)
         finally:
             self._slots.release()

@@ -16,8 +16,8 @@ A flow is resumed by the code that knows its name and version, so an older
 conductor leaves a newer flow alone.
 """
 
+from collections.abc import Callable
 import dataclasses
-from typing import Callable
 
 from taskflow import flow as taskflow_flow
 

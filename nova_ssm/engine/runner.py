@@ -12,24 +12,28 @@
 
 """Runs flows durably: starts them, resumes them, and says how they ended."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import os
 import threading
-from typing import Any, Iterable
+from typing import Any
 
 from oslo_log import log as logging
-from taskflow.engines.action_engine import compiler
 from taskflow.engines.action_engine import engine as action_engine
 from taskflow import exceptions as taskflow_exc
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
+from nova_ssm.engine import backend
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import journal
 from nova_ssm.engine import loading
 from nova_ssm.engine import registry as registry_module
+from nova_ssm.engine import resuming
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
 from nova_ssm.engine import worker as worker_module
@@ -91,6 +95,9 @@ class Runner:
         self._renew = renew
         self._worker: worker_module.Worker | None = None
         self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._running = 0
+        self._unreleased: dict[str, str] = {}
 
     @property
     def worker(self) -> worker_module.Worker:
@@ -104,29 +111,54 @@ class Runner:
                     self._worker = worker
         return self._worker
 
-    def close(self) -> None:
-        """Give the lease back. What still runs is taken over by others."""
-        if self._worker is not None and self._worker.pid == os.getpid():
-            self._worker.stop()
+    def close(self, patience: float | None = None) -> None:
+        """Stop at the next step of each flow, and give the lease back.
+
+        What has not ended is taken over by others: at once if it has come to
+        its next step in time, else when the lease has run out.
+
+        :param patience: how many seconds to wait for the steps that are
+            under way, by default for as long as the lease lasts
+        """
+        worker = self._worker
+        if worker is not None and worker.pid == os.getpid():
+            worker.suspend()
+            with self._idle:
+                idle = self._idle.wait_for(
+                    lambda: not self._running,
+                    self._lease if patience is None else patience)
+            worker.stop(idle)
             self._worker = None
         self.db.close()
 
     # -- running ----------------------------------------------------------
 
     def run(self, request: journal.FlowRequest) -> Outcome:
-        """Start a flow and run it, and its children, to the end."""
+        """Start a flow and run it, and its children, to the end.
+
+        :raises UnknownFlow: if no flow of that name is registered
+        :raises NotSerializable: if it is given what cannot be journaled
+        :raises DatabaseUnusable: if the journal cannot be written any more;
+            the flow is left to recovery
+        """
         request.version = self.registry.get(request.name).version
-        self.board.start(request, owner=self.worker.id)
+        worker = self.worker
+        lapses = worker.lapses
+        self.board.start(request, owner=worker.id)
         if self.after_commit is not None:
             self.after_commit(request.uuid, states.START, None, None)
-        return self._run_started(request)
+        return self._run_started(request, worker, lapses)
 
-    def _run_started(self, request: journal.FlowRequest) -> Outcome:
-        log = self._log(request.uuid, next_seq=1)
+    def _run_started(self, request: journal.FlowRequest,
+                     worker: worker_module.Worker,
+                     lapses: int | None) -> Outcome:
+        log = self._log_of(worker, request.uuid, 1)
+        log.lapses = lapses
         detail = journal.new_detail(
             request.uuid, request.name,
             {**request.store, 'context': request.context})
-        return self._execute(log, detail)
+        with self._holding(log):
+            return self._execute(log, detail)
 
     def resume(self, job: jobboard.SQLJob) -> Outcome:
         """Take a flow that nobody runs, and run it to the end.
@@ -138,100 +170,162 @@ class Runner:
 
     def resume_claimed(self, uuid: str, name: str,
                        next_seq: int) -> Outcome:
-        """Go on with a flow that this worker owns."""
+        """Go on with a flow that this worker owns.
+
+        :raises Exception: if it cannot be read back, or not be journaled;
+            it is free again then
+        """
         log = self._log(uuid, next_seq)
-        try:
+        with self._holding(log):
+            # Failing here is no reason to revert: it may be readable
+            # elsewhere, or later.
             loaded = loading.load(self.db, self._serializer, uuid, name)
-        except Exception as exc:
-            # Not a reason to revert: it may be readable elsewhere.
-            LOG.error('Flow %s (%s) cannot be read back, it stays as it is: '
-                      '%s', uuid, name, exc)
-            raise
-        log.started = loaded.started
-        log.failed = loaded.failed
-        log.seen = loaded.seen
-        return self._execute(log, loaded.detail, loaded)
+            log.started = loaded.started
+            log.failed = loaded.failed
+            log.seen = loaded.seen
+            return self._execute(log, loaded.detail, loaded)
 
     def _log(self, uuid: str, next_seq: int) -> journal.FlowLog:
+        return self._log_of(self.worker, uuid, next_seq)
+
+    def _log_of(self, worker: worker_module.Worker, uuid: str,
+                next_seq: int) -> journal.FlowLog:
         return journal.FlowLog(
-            self.db, self._serializer, uuid, self.worker,
+            self.db, self._serializer, uuid, worker,
             after_commit=self.after_commit, next_seq=next_seq)
+
+    @contextlib.contextmanager
+    def _holding(self, log: journal.FlowLog) -> Iterator[None]:
+        """Let go of a flow, and its children, that are not run to the end."""
+        with self._idle:
+            self._running += 1
+        try:
+            yield
+        except BaseException as exc:
+            for uuid in (log.uuid, *(child.uuid for child in log.children)):
+                self.release(uuid, log.writer)
+            if isinstance(exc, exception.JournalBroken):
+                raise exception.DatabaseUnusable(str(exc)) from exc
+            raise
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def release(self, uuid: str, owner: str) -> None:
+        """Let others go on with a flow, now or when the database is back."""
+        try:
+            self.board.release(uuid, owner)
+        except Exception as exc:  # noqa: BLE001 - tried again until it works
+            LOG.warning('Flow %s could not be released, trying again later: '
+                        '%s', uuid, exc)
+            self._unreleased[uuid] = owner
+
+    def release_again(self) -> None:
+        """Release what could not be released when it should have been."""
+        for uuid, owner in list(self._unreleased.items()):
+            del self._unreleased[uuid]
+            self.release(uuid, owner)
 
     def _execute(self, log: journal.FlowLog, detail: models.FlowDetail,
                  loaded: loading.Loaded | None = None) -> Outcome:
         """Run the graph until it ends, then its children."""
-        flow = self.registry.get(detail.name).factory()
-        engine = action_engine.SerialActionEngine(
-            flow, detail, journal.JournalBackend(log), {})
-        engine.compile()
-        log.tasks = {atom.name: atom for atom in _atoms(engine)}
-        engine.prepare()
-        if loaded is not None:
-            _arm(log, engine.storage, loaded)
         try:
-            state = self._run_engine(engine, log)
+            outcome = self._run_graph(log, detail, loaded)
+        except exception.FlowSuspended as suspended:
+            LOG.info('%s', suspended)
+            self.release(log.uuid, log.writer)
+            outcome = Outcome(log.uuid, LOST)
         except exception.FlowLost as lost:
             LOG.warning('%s; leaving it to its new owner', lost)
-            return Outcome(log.uuid, LOST)
-        outcome = Outcome(log.uuid, state,
-                          results=_results(engine, state))
-        if log.failed:
-            outcome.failed_task, outcome.failure = log.failed
+            outcome = Outcome(log.uuid, LOST)
+        # They are ours, whatever has become of their parent.
         for child in log.children:
-            outcome.children.append(self._run_started(child))
+            outcome.children.append(
+                self._run_started(child, log.worker, log.lapses))
         return outcome
 
-    def _run_engine(self, engine: action_engine.SerialActionEngine,
-                    log: journal.FlowLog) -> str:
+    def _run_graph(self, log: journal.FlowLog, detail: models.FlowDetail,
+                   loaded: loading.Loaded | None) -> Outcome:
+        results: dict[str, Any] = {}
         try:
-            engine.run()
+            engine = self._prepare(log, detail)
         except Exception as exc:
-            # The failure of a task comes out here too; the log has it.
-            if log.failed is None:
-                LOG.exception('Flow %s broke', log.uuid)
-                log.failed = ('engine', exc)
-        state = _STATES.get(engine.storage.get_flow_state(), states.FAILURE)
+            if loaded is not None:
+                raise
+            # Nothing has been done yet, so there is nothing to be undone.
+            log.failed = ('engine', exc)
+            state = states.REVERTED
+        else:
+            if loaded is not None:
+                resuming.arm(engine, loaded)
+            state = _run_engine(engine, log)
+            if state == states.SUCCESS:
+                results = engine.storage.fetch_all()
         log.end(state)
-        return state
+        outcome = Outcome(log.uuid, state, results=results)
+        if log.failed:
+            outcome.failed_task, outcome.failure = log.failed
+        return outcome
+
+    def _prepare(self, log: journal.FlowLog, detail: models.FlowDetail
+                 ) -> action_engine.SerialActionEngine:
+        engine = action_engine.SerialActionEngine(
+            self.registry.get(detail.name).factory(), detail,
+            backend.JournalBackend(log), {})
+        engine.compile()
+        log.tasks = {atom.name: atom for atom in resuming.atoms(engine)}
+        engine.prepare()
+        engine.validate()
+        return engine
+
+
+def _run_engine(engine: action_engine.SerialActionEngine,
+                log: journal.FlowLog) -> str:
+    """Run a graph to its end.
+
+    :returns: the state of the flow
+    """
+    try:
+        engine.run()
+    except Exception as exc:  # noqa: BLE001 - a task may raise anything
+        # The failure of a task comes out here too; the log has it.
+        state = engine.storage.get_flow_state()
+        if state == taskflow_states.FAILURE and _blame(engine, log, exc):
+            return _run_engine(engine, log)
+    state = engine.storage.get_flow_state()
+    if state not in _STATES:
+        raise RuntimeError('flow %s stopped in state %s' % (log.uuid, state))
+    return _STATES[state]
+
+
+def _blame(engine: action_engine.SerialActionEngine, log: journal.FlowLog,
+           exc: Exception) -> bool:
+    """Let a task fail with what kept the engine from going on.
+
+    TaskFlow would stop where it is if the result of a task cannot be
+    journaled, or its arguments are not there: nothing would be undone.
+
+    :returns: whether there is a task to be blamed, and to be undone
+    """
+    guilty = [atom for atom in resuming.atoms(engine)
+              if engine.storage.get_atom_state(atom.name) ==
+              taskflow_states.RUNNING]
+    if not guilty:
+        LOG.exception('Flow %s broke', log.uuid)
+        if log.failed is None:
+            log.failed = ('engine', exc)
+        return False
+    LOG.error('Flow %s: task %s failed: %s', log.uuid, guilty[0].name, exc)
+    engine.storage.save(guilty[0].name, failures.to_failure(exc),
+                        taskflow_states.FAILURE)
+    return True
 
 
 #: TaskFlow's names of a flow's end, and ours.
 _STATES = {taskflow_states.SUCCESS: states.SUCCESS,
-           taskflow_states.REVERTED: states.REVERTED}
-
-
-def _atoms(engine: action_engine.SerialActionEngine) -> Iterable[Any]:
-    graph = engine.compilation.execution_graph
-    return [node for node, data in graph.nodes(data=True)
-            if data['kind'] in compiler.ATOMS]
-
-
-def _arm(log: journal.FlowLog, storage: Any,
-         loaded: loading.Loaded) -> None:
-    """Let what may have begun already look before it leaps."""
-    for name, task in log.tasks.items():
-        if storage.get_atom_state(name) != taskflow_states.PENDING:
-            continue
-        if loaded.missing:
-            _refuse(task, loaded.missing[0])
-        elif hasattr(task, 'recover_first') and (
-                not task.once or name in log.started):
-            task.recover_first()
-
-
-def _refuse(task: Any, why: str) -> None:
-    def execute(*args: Any, **kwargs: Any) -> Any:
-        raise exception.SecretUnavailable(
-            'the flow was interrupted, and a secret that it needs to go on '
-            'cannot be read back: %s' % why)
-    task.__dict__['execute'] = execute
-
-
-def _results(engine: action_engine.SerialActionEngine,
-             state: str) -> dict[str, Any]:
-    if state != states.SUCCESS:
-        return {}
-    return engine.storage.fetch_all()
+           taskflow_states.REVERTED: states.REVERTED,
+           taskflow_states.FAILURE: states.FAILURE}
 
 
 #: Raised by Runner.resume when somebody else was faster.

@@ -21,6 +21,8 @@ Times are seconds since the epoch on the *database's* clock (see :class:`now`):
 the clocks of the conductors are never compared with each other.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext import compiler
@@ -32,7 +34,8 @@ metadata = sa.MetaData()
 Blob = sa.LargeBinary().with_variant(
     mysql.LONGBLOB(), 'mysql', 'mariadb')
 #: Microseconds matter for the order in which people read the journal.
-Time = sa.Float(53).with_variant(mysql.DOUBLE(asdecimal=False), 'mysql', 'mariadb')
+Time = sa.Float(53).with_variant(
+    mysql.DOUBLE(asdecimal=False), 'mysql', 'mariadb')
 
 flows = sa.Table(
     'ssm_flows', metadata,
@@ -78,6 +81,7 @@ journal = sa.Table(
 workers = sa.Table(
     'ssm_workers', metadata,
     sa.Column('id', sa.String(255), primary_key=True),
+    # With the namespace of its pids: see nova_ssm.engine.worker.
     sa.Column('host', sa.String(255), nullable=False),
     sa.Column('pid', sa.Integer, nullable=False),
     # With the pid it names one process, also after the pid was used again.
@@ -96,19 +100,19 @@ class now(expression.ColumnElement):
 
 
 @compiler.compiles(now, 'sqlite')
-def _now_sqlite(element, compiler_, **kw) -> str:
+def _now_sqlite(element: now, compiler_: Any, **kw: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiler.compiles(now, 'mysql')
 @compiler.compiles(now, 'mariadb')
-def _now_mysql(element, compiler_, **kw) -> str:
+def _now_mysql(element: now, compiler_: Any, **kw: Any) -> str:
     # + 0e0 makes a DOUBLE of the DECIMAL, which has no place for arithmetics
     # with bound parameters.
     return '(UNIX_TIMESTAMP(SYSDATE(6)) + 0e0)'
 
 
 @compiler.compiles(now, 'postgresql')
-def _now_postgresql(element, compiler_, **kw) -> str:
+def _now_postgresql(element: now, compiler_: Any, **kw: Any) -> str:
     # Not now(): that is when the transaction began.
     return 'EXTRACT(EPOCH FROM clock_timestamp())::double precision'

@@ -25,10 +25,11 @@ references are handed to :class:`Serializer`.
 """
 
 import base64
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import datetime
 import json
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 import zlib
 
 from cryptography import fernet
@@ -140,11 +141,12 @@ class Serializer:
 
     def pack(self, value: Any) -> bytes:
         """:raises NotSerializable: if there is a value we cannot write"""
-        return zlib.compress(self._json(value), 1)
+        return self.compress(self.encode(value))
 
-    def _json(self, value: Any) -> bytes:
-        return json.dumps(self.encode(value),
-                          separators=(',', ':')).encode('utf-8')
+    @staticmethod
+    def compress(plain: Plain) -> bytes:
+        """The bytes of what :meth:`encode` has made."""
+        return zlib.compress(_json(plain), 1)
 
     def encode(self, value: Any) -> Plain:
         if value is None or isinstance(value, (bool, int, float, str)):
@@ -159,7 +161,7 @@ class Serializer:
                 None, value))
         if isinstance(value, Secret):
             return self._tagged('s', self._vault.seal(
-                self._json(value.value)))
+                _json(self.encode(value.value))))
         return self._encode_container(value)
 
     def _encode_container(self, value: Any) -> Plain:
@@ -170,8 +172,9 @@ class Serializer:
         if isinstance(value, tuple):
             return self._tagged('t', [self.encode(item) for item in value])
         if isinstance(value, (set, frozenset)):
-            return self._tagged('S', sorted(
-                (self.encode(item) for item in value), key=repr))
+            return self._tagged(
+                'S' if isinstance(value, set) else 'F',
+                sorted((self.encode(item) for item in value), key=repr))
         if isinstance(value, datetime.datetime):
             return self._tagged('d', value.isoformat())
         if isinstance(value, bytes):
@@ -199,12 +202,16 @@ class Serializer:
         """:raises DamagedJournal: if the bytes are not what was written"""
         try:
             plain = json.loads(zlib.decompress(data))
-        except (zlib.error, ValueError) as exc:
+        except (zlib.error, ValueError, TypeError) as exc:
             raise exception.DamagedJournal(
                 'a journal payload cannot be read: %s' % exc) from exc
         return self.decode(plain, reading or Reading())
 
     def decode(self, plain: Plain, reading: Reading) -> Any:
+        """The value that :meth:`encode` took.
+
+        :raises DamagedJournal: if it is of a kind that is not known here
+        """
         if isinstance(plain, list):
             return [self.decode(item, reading) for item in plain]
         if not isinstance(plain, dict):
@@ -212,13 +219,13 @@ class Serializer:
         if TAG not in plain:
             return {key: self.decode(item, reading)
                     for key, item in plain.items()}
-        kind, *values = plain[TAG]
         try:
+            kind, *values = plain[TAG]
             read = getattr(self, '_read_' + _READERS[kind])
-        except KeyError:
+        except (KeyError, TypeError, ValueError):
             raise exception.DamagedJournal(
-                'a journal payload has a value of unknown kind %r' % kind) \
-                from None
+                'a journal payload has a value of unknown kind %r'
+                % (plain[TAG],)) from None
         return read(reading, *values)
 
     def _read_coded(self, reading: Reading, name: str, plain: Plain) -> Any:
@@ -247,6 +254,9 @@ class Serializer:
     def _read_set(self, reading: Reading, items: Plain) -> set:
         return {self.decode(item, reading) for item in items}
 
+    def _read_frozenset(self, reading: Reading, items: Plain) -> frozenset:
+        return frozenset(self._read_set(reading, items))
+
     def _read_datetime(self, reading: Reading,
                        text: str) -> datetime.datetime:
         return datetime.datetime.fromisoformat(text)
@@ -265,8 +275,12 @@ class Serializer:
 
 _SCALARS = (type(None), bool, int, float, str)
 _READERS = {'c': 'coded', 'o': 'object', 's': 'secret', 't': 'tuple',
-            'S': 'set', 'd': 'datetime', 'b': 'bytes', 'x': 'exception',
-            'm': 'mapping'}
+            'S': 'set', 'F': 'frozenset', 'd': 'datetime', 'b': 'bytes',
+            'x': 'exception', 'm': 'mapping'}
+
+
+def _json(plain: Plain) -> bytes:
+    return json.dumps(plain, separators=(',', ':')).encode('utf-8')
 
 
 _FAILURE = Codec(
@@ -275,10 +289,12 @@ _FAILURE = Codec(
 
 
 def _scalar(value: Any) -> Plain:
-    for cls in (bool, int, float, str):
-        if isinstance(value, cls):
-            return cls(value)
-    return value
+    # Not str(value): an enum says something else there than it is.
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return str.__str__(value)
 
 
 def reveal(value: Any) -> Any:

@@ -61,6 +61,6 @@ class Task(taskflow_task.Task):
     def recover_first(self) -> None:
         """Let the next execution be a recovery, only that one."""
         def execute(*args: Any, **kwargs: Any) -> Any:
-            del self.__dict__['execute']
+            self.__dict__.pop('execute', None)
             return self.recover(*args, **kwargs)
         self.__dict__['execute'] = execute

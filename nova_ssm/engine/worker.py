@@ -21,6 +21,7 @@ for longer stops before its next step.
 import os
 import threading
 import time
+from typing import Any
 import uuid
 
 from oslo_log import log as logging
@@ -46,8 +47,13 @@ class Worker:
         self.lease = lease
         self.pid = os.getpid()
         self.id = '%s:%d:%s' % (host, self.pid, uuid.uuid4().hex[:8])
+        #: How often the lease had run out when it was renewed. Whoever
+        #: relies on having had it all the time compares two values of it.
+        self.lapses = 0
+        self.suspended = threading.Event()
         self._db = db
         self._renewed = -lease
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -62,43 +68,81 @@ class Worker:
                 target=self._run, name='ssm-lease', daemon=True)
             self._thread.start()
 
-    def stop(self) -> None:
-        """Stop renewing, and say that this worker is gone."""
+    def suspend(self) -> None:
+        """Let the flows of this worker begin no further step."""
+        self.suspended.set()
+
+    def stop(self, idle: bool = True) -> None:
+        """Stop renewing, and say that this worker is gone.
+
+        :param idle: False if a step may still be under way: then nothing is
+            said, and the others wait until the lease has run out
+        """
+        self.suspend()
         self._stop.set()
         if self._thread is not None:
             self._thread.join(self.lease)
-        self._db.write(lambda c: c.execute(schema.workers.delete().where(
-            schema.workers.c.id == self.id)), give_up=lambda: True)
+        if not idle:
+            return
+        try:
+            self._db.write(lambda c: c.execute(schema.workers.delete().where(
+                schema.workers.c.id == self.id)), give_up=lambda: True)
+        except Exception as exc:  # noqa: BLE001 - the lease runs out anyway
+            LOG.warning('The lease of worker %s could not be given back, the '
+                        'others wait until it has run out: %s', self.id, exc)
 
     def _run(self) -> None:
         while not self._stop.wait(self.lease / 3):
             try:
                 self.renew()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - try again, and say so
                 LOG.warning('The lease of this worker could not be renewed, '
                             'its flows wait: %s', exc)
 
     def renew(self) -> None:
         """Make the lease last for its whole time again."""
-        asked = time.monotonic()
+        def work(connection: sa.Connection) -> tuple[float, bool]:
+            asked = _clock()
+            return asked, self._extend(connection)
 
-        def work(connection: sa.Connection) -> None:
-            expires = schema.now() + self.lease
-            done = connection.execute(schema.workers.update().where(
-                schema.workers.c.id == self.id).values(expires_at=expires))
-            if not done.rowcount:
-                connection.execute(schema.workers.insert().values(
-                    id=self.id, host=self.host, pid=self.pid,
-                    process_started=_started(self.pid),
-                    started_at=schema.now(), expires_at=expires))
+        with self._renewing:
+            asked, kept = self._db.write(work, give_up=self._stop.is_set)
+            if not kept:
+                self.lapses += 1
+            self._renewed = asked
 
-        self._db.write(work, give_up=self._stop.is_set)
-        self._renewed = asked
+    def _extend(self, connection: sa.Connection) -> bool:
+        """Write the new end of the lease.
+
+        :returns: whether the lease had not run out before
+        """
+        expires: Any = schema.now() + self.lease
+        mine = schema.workers.c.id == self.id
+        update = schema.workers.update().values(expires_at=expires)
+        if connection.execute(update.where(
+                mine, schema.workers.c.expires_at > schema.now())).rowcount:
+            return True
+        if not connection.execute(update.where(mine)).rowcount:
+            connection.execute(schema.workers.insert().values(
+                id=self.id, host=_place(self.host), pid=self.pid,
+                process_started=_started(self.pid),
+                started_at=schema.now(), expires_at=expires))
+        return False
 
     @property
     def valid(self) -> bool:
         """Whether the lease cannot have expired yet."""
-        return time.monotonic() - self._renewed < self.lease
+        return _clock() - self._renewed < self.lease
+
+
+def _clock() -> float:
+    """Seconds that nobody sets back, and that go on in a suspended machine."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _place(host: str) -> str:
+    """Where a pid means the same process: containers have their own."""
+    return '%s/%d' % (host, os.stat('/proc/self/ns/pid').st_ino)
 
 
 def _started(pid: int) -> float:
@@ -117,7 +161,7 @@ def bury_dead_neighbours(db: database.Database, host: str) -> list[str]:
         rows = connection.execute(sa.select(
             schema.workers.c.id, schema.workers.c.pid,
             schema.workers.c.process_started).where(
-                schema.workers.c.host == host)).all()
+                schema.workers.c.host == _place(host))).all()
     dead = [row.id for row in rows
             if not _is_running(row.pid, row.process_started)]
     if dead:
@@ -134,3 +178,5 @@ def _is_running(pid: int, started: float) -> bool:
                 process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True     # somebody's, so perhaps that worker's

@@ -12,7 +12,6 @@
 
 """Building servers: a parent flow a request, a child flow a server."""
 
-from nova.conductor import manager as conductor_manager
 from taskflow import flow as taskflow_flow
 from taskflow.patterns import linear_flow
 
@@ -23,12 +22,11 @@ from nova_ssm.tasks import compute
 from nova_ssm.tasks import instances
 from nova_ssm.tasks import placement
 from nova_ssm.tasks import scheduling
+from nova_ssm.tasks import types
 from nova_ssm.tasks import volumes
 
-Manager = conductor_manager.ComputeTaskManager
 
-
-def schedule_and_build(manager: Manager) -> taskflow_flow.Flow:
+def schedule_and_build(manager: types.Manager) -> taskflow_flow.Flow:
     """What is done for all servers of a request together.
 
     1. choose and claim their hosts
@@ -44,7 +42,7 @@ def schedule_and_build(manager: Manager) -> taskflow_flow.Flow:
     )
 
 
-def build_instance(manager: Manager) -> taskflow_flow.Flow:
+def build_instance(manager: types.Manager) -> taskflow_flow.Flow:
     """What is done for one server that has a host and a record.
 
     1. work out what the compute has to be told
@@ -69,7 +67,7 @@ def build_instance(manager: Manager) -> taskflow_flow.Flow:
     )
 
 
-def reschedule_instance(manager: Manager) -> taskflow_flow.Flow:
+def reschedule_instance(manager: types.Manager) -> taskflow_flow.Flow:
     """What is done for a server whose compute has failed to build it.
 
     1. see whether it may be tried again
@@ -89,7 +87,7 @@ def reschedule_instance(manager: Manager) -> taskflow_flow.Flow:
     )
 
 
-def flow_types(manager: Manager) -> list[registry.FlowType]:
+def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
         registry.FlowType('schedule_and_build_instances', '1.0',

@@ -14,9 +14,11 @@
 
 from typing import Any
 
+from nova.accelerator import cyborg
 from nova.compute import utils as compute_utils
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import types
 
 
 class CreateArqs(base.NovaTask):
@@ -29,25 +31,42 @@ class CreateArqs(base.NovaTask):
     default_provides = ('accel_uuids', 'bound_networks')
     reversion = 'delete the accelerator requests'
 
-    def execute(self, context, instance, host, build_spec,
-                requested_networks, wanted):
+    def execute(self, context: types.Context, instance: types.Instance,
+                host: types.Selection, build_spec: types.RequestSpec,
+                requested_networks: types.Networks,
+                wanted: bool) -> tuple[list[str], types.Networks]:
         if not wanted:
             return [], requested_networks
         uuids = self.manager._create_and_bind_arq_for_instance(
             context, instance, host.nodename, build_spec, requested_networks)
         return uuids, requested_networks
 
-    def recover(self, context, instance, host, build_spec,
-                requested_networks, wanted):
-        compute_utils.delete_arqs_if_needed(context, instance)
+    def recover(self, context: types.Context, instance: types.Instance,
+                host: types.Selection, build_spec: types.RequestSpec,
+                requested_networks: types.Networks,
+                wanted: bool) -> tuple[list[str], types.Networks]:
+        if wanted and self._may_have_any(instance, requested_networks):
+            # Those of its ports are bound to the server, too.
+            client = cyborg.get_client(context)
+            if client.get_arqs_for_instance(instance.uuid):
+                client.delete_arqs_for_instance(instance.uuid)
         return self.execute(context, instance, host, build_spec,
                             requested_networks, wanted)
+
+    @staticmethod
+    def _may_have_any(instance: types.Instance,
+                      requested_networks: types.Networks) -> bool:
+        return bool(
+            instance.flavor.extra_specs.get('accel:device_profile') or
+            any(network.device_profile for network in requested_networks or
+                ()))
 
     def had_effect(self, result: Any) -> bool:
         return bool(result[0])
 
-    def revert(self, context, instance, requested_networks, result,
-               flow_failures):
+    def revert(self, context: types.Context, instance: types.Instance,
+               requested_networks: types.Networks, result: Any,
+               flow_failures: types.Failures) -> None:
         uuids = [network.arq_uuid for network in requested_networks or ()
                  if network.arq_uuid]
         if not isinstance(result, base.Failure) and result:

@@ -12,14 +12,15 @@
 
 """What all tasks on Nova share."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from nova.conductor import manager as conductor_manager
 from taskflow.types import failure as taskflow_failure
 
 from nova_ssm.engine import failures
 from nova_ssm.engine import journal
 from nova_ssm.engine import task
+from nova_ssm.tasks import types
 
 Failure = taskflow_failure.Failure
 
@@ -30,8 +31,7 @@ class NovaTask(task.Task):
     :param manager: the conductor's ComputeTaskManager
     """
 
-    def __init__(self, manager: conductor_manager.ComputeTaskManager,
-                 **kwargs: Any) -> None:
+    def __init__(self, manager: types.Manager, **kwargs: Any) -> None:
         # Names are in the journal: they must not follow the module.
         kwargs.setdefault('name', type(self).__name__)
         super().__init__(**kwargs)
@@ -42,7 +42,7 @@ class NovaSpawn(NovaTask, journal.Spawn):
     """A task on Nova that posts the children of its flow."""
 
 
-def cause_of(result: Any, flow_failures: dict[str, Failure]) -> Exception:
+def cause_of(result: Any, flow_failures: types.Failures) -> BaseException:
     """Why a task is being reverted: its own failure, or another task's."""
     if isinstance(result, Failure):
         return failures.exception_of(result)

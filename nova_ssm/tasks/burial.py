@@ -16,8 +16,6 @@ Nova's own helpers do it. They are not made to be called twice; these
 functions find out how far an earlier call came, and finish it.
 """
 
-from typing import Any
-
 from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
@@ -26,27 +24,26 @@ from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
 
-Manager = conductor_manager.ComputeTaskManager
 
-
-def bury(manager: Manager, context: nova_context.RequestContext,
-         exc: Exception, build_requests: list[objects.BuildRequest],
-         request_spec: objects.RequestSpec, block_device_mapping: Any,
-         tags: Any) -> None:
+def bury(manager: types.Manager, context: types.Context, exc: BaseException,
+         build_requests: list[types.BuildRequest],
+         request_spec: types.RequestSpec, block_device_mapping: types.Disks,
+         tags: types.Tags) -> None:
     """Put servers that found no host into cell0, in ERROR with a fault.
 
     Safe to be called again after it was interrupted.
     """
     fresh = []
     for build_request in build_requests:
-        half = _half_buried(context, build_request.instance_uuid)
-        if half is not None:
-            _finish(manager, context, exc, half, build_request, request_spec,
-                    block_device_mapping, tags)
-        elif _is_known(build_request):
+        begun = _in_cell0(context, build_request.instance_uuid)
+        if begun is not None:
+            _finish_burial(manager, context, exc, begun, build_request,
+                           request_spec, block_device_mapping, tags)
+        elif _was_known(build_request):
             fresh.append(build_request)
     if fresh:
         base.while_handling(
@@ -55,49 +52,88 @@ def bury(manager: Manager, context: nova_context.RequestContext,
             tags=tags)
 
 
-def _is_known(build_request: objects.BuildRequest) -> bool:
+def _was_known(build_request: types.BuildRequest) -> bool:
     """Whether it was still there when it was read from the database.
 
-    If it was not, its user deleted the server, or it is buried already.
+    If it was not, its user had deleted the server, or it is buried already.
     """
     return build_request.obj_attr_is_set('instance')
 
 
-def _half_buried(context: nova_context.RequestContext,
-                 uuid: str) -> objects.Instance | None:
-    """The server's record in cell0, if nothing leads to it yet."""
+def is_wanted(context: types.Context, uuid: str) -> bool:
+    """Whether the server's build request is there: now, in the database."""
     try:
-        mapping = objects.InstanceMapping.get_by_instance_uuid(context, uuid)
-        cell0 = objects.CellMapping.get_by_uuid(
-            context, objects.CellMapping.CELL0_UUID)
-    except (exception.InstanceMappingNotFound, exception.CellMappingNotFound):
-        return None
-    if mapping.cell_mapping is not None:
-        return None
-    return instance_in(context, cell0, uuid)
+        objects.BuildRequest.get_by_instance_uuid(context, uuid)
+    except exception.BuildRequestNotFound:
+        return False
+    return True
 
 
-def _finish(manager: Manager, context: nova_context.RequestContext,
-            exc: Exception, instance: objects.Instance,
-            build_request: objects.BuildRequest,
-            request_spec: objects.RequestSpec, block_device_mapping: Any,
-            tags: Any) -> None:
-    cell0 = objects.CellMapping.get_by_uuid(
+def lives(context: types.Context, uuid: str) -> bool:
+    """Whether the server is in a cell that has hosts."""
+    try:
+        cell = objects.InstanceMapping.get_by_instance_uuid(
+            context, uuid).cell_mapping
+    except exception.InstanceMappingNotFound:
+        return False
+    return cell is not None and not cell.is_cell0()
+
+
+def _in_cell0(context: types.Context, uuid: str) -> types.Instance | None:
+    """The server's record in cell0, if it has one and no other."""
+    try:
+        cell0 = _cell0(context)
+    except exception.CellMappingNotFound:
+        # Nova says what is missing when it is asked to bury.
+        return None
+    return None if lives(context, uuid) else instance_in(context, cell0, uuid)
+
+
+def _cell0(context: types.Context) -> types.Cell:
+    return objects.CellMapping.get_by_uuid(
         context, objects.CellMapping.CELL0_UUID)
+
+
+def _finish_burial(manager: types.Manager, context: types.Context,
+                   exc: BaseException, instance: types.Instance,
+                   build_request: types.BuildRequest,
+                   request_spec: types.RequestSpec,
+                   block_device_mapping: types.Disks,
+                   tags: types.Tags) -> None:
+    cell0 = _cell0(context)
     with conductor_manager.obj_target_cell(instance, cell0) as cctxt:
-        base.while_handling(
-            exc, manager._create_instance_action_for_cell0, cctxt, instance,
-            exc)
-    leave_in_error(manager, context, exc, instance, cell0, build_request,
-                   request_spec, block_device_mapping, tags)
+        told = is_told(cctxt, instance)
+        if not is_wanted(context, instance.uuid):
+            # To destroy the build request is the last step of all, so who
+            # destroyed it before that was the server's user.
+            if not told:
+                instance.destroy()
+            return
+        _map(context, instance, cell0)
+        if objects.InstanceAction.get_by_request_id(
+                cctxt, instance.uuid, cctxt.request_id) is None:
+            base.while_handling(
+                exc, manager._create_instance_action_for_cell0, cctxt,
+                instance, exc)
+        _complete(manager, cctxt, instance, cell0, block_device_mapping, tags)
+        if not told:
+            base.while_handling(
+                exc, manager._set_vm_state_and_notify, cctxt, instance.uuid,
+                'build_instances',
+                {'vm_state': vm_states.ERROR, 'task_state': None}, exc,
+                request_spec)
+        try:
+            build_request.destroy()
+        except exception.BuildRequestNotFound:
+            instance.destroy()
 
 
-def leave_in_error(manager: Manager, context: nova_context.RequestContext,
-                   exc: Exception, instance: objects.Instance,
-                   cell: objects.CellMapping,
-                   build_request: objects.BuildRequest,
-                   request_spec: objects.RequestSpec,
-                   block_device_mapping: Any, tags: Any) -> None:
+def leave_in_error(manager: types.Manager, context: types.Context,
+                   exc: BaseException, instance: types.Instance,
+                   cell: types.Cell, build_request: types.BuildRequest,
+                   request_spec: types.RequestSpec,
+                   block_device_mapping: types.Disks,
+                   tags: types.Tags) -> None:
     """Leave a server to its user in ERROR, with a fault that says why.
 
     Safe to be called again after it was interrupted.
@@ -106,12 +142,18 @@ def leave_in_error(manager: Manager, context: nova_context.RequestContext,
     if current is None:
         LOG.debug('The server was deleted meanwhile', instance=instance)
         return
-    if current.vm_state == vm_states.ERROR and _is_done(
-            context, current.uuid):
+    if current.host:
+        LOG.warning('The server is on host %s already, it is left as it is',
+                    current.host, instance=instance)
         return
-    with nova_context.target_cell(context, cell) as cctxt:
-        if objects.BlockDeviceMappingList.get_by_instance_uuid(
-                cctxt, instance.uuid):
+    with conductor_manager.obj_target_cell(current, cell) as cctxt:
+        if is_told(cctxt, current):
+            _complete(manager, cctxt, current, cell, block_device_mapping,
+                      tags)
+            _map(context, current, cell)
+            _forget_request(build_request, request_spec)
+            return
+        if _has_disks(cctxt, current):
             block_device_mapping = None
     base.while_handling(
         exc, manager._cleanup_build_artifacts, context, exc, [instance],
@@ -119,17 +161,57 @@ def leave_in_error(manager: Manager, context: nova_context.RequestContext,
         {instance.uuid: cell})
 
 
-def _is_done(context: nova_context.RequestContext, uuid: str) -> bool:
+def is_told(context: types.Context, instance: types.Instance) -> bool:
+    """Whether the server is in ERROR already, with a fault.
+
+    :param context: targeted at the cell of the server
+    """
+    return (instance.vm_state == vm_states.ERROR and
+            objects.InstanceFault.get_latest_for_instance(
+                context, instance.uuid) is not None)
+
+
+def _map(context: types.Context, instance: types.Instance,
+         cell: types.Cell) -> None:
+    """Point the API at the record, unless it is pointed at one."""
     try:
-        objects.BuildRequest.get_by_instance_uuid(context, uuid)
-    except exception.BuildRequestNotFound:
-        return True
-    return False
+        mapping = objects.InstanceMapping.get_by_instance_uuid(
+            context, instance.uuid)
+    except exception.InstanceMappingNotFound:
+        LOG.error('No instance mapping was found.', instance=instance)
+        return
+    if mapping.cell_mapping is None:
+        mapping.cell_mapping = cell
+        mapping.save()
 
 
-def instance_in(context: nova_context.RequestContext,
-                cell: objects.CellMapping,
-                uuid: str) -> objects.Instance | None:
+def _complete(manager: types.Manager, context: types.Context,
+              instance: types.Instance, cell: types.Cell,
+              block_device_mapping: types.Disks, tags: types.Tags) -> None:
+    """Create the disks' records, if there are none yet, and the tags."""
+    if block_device_mapping and not _has_disks(context, instance):
+        manager._create_block_device_mapping(
+            cell, instance.flavor, instance.uuid, block_device_mapping)
+    manager._create_tags(context, instance.uuid, tags)
+
+
+def _has_disks(context: types.Context, instance: types.Instance) -> bool:
+    return bool(objects.BlockDeviceMappingList.get_by_instance_uuid(
+        context, instance.uuid))
+
+
+def _forget_request(build_request: types.BuildRequest,
+                    request_spec: types.RequestSpec) -> None:
+    for obj, gone in ((build_request, exception.BuildRequestNotFound),
+                      (request_spec, exception.RequestSpecNotFound)):
+        try:
+            obj.destroy()
+        except gone:
+            LOG.debug('%s is gone already', type(obj).__name__)
+
+
+def instance_in(context: types.Context, cell: types.Cell,
+                uuid: str) -> types.Instance | None:
     """The server's record in a cell, None if it has none there."""
     with nova_context.target_cell(context, cell) as cctxt:
         try:

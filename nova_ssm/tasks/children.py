@@ -12,16 +12,26 @@
 
 """From one request to one flow a server."""
 
+from typing import Any
+
 from nova_ssm.engine import journal
 from nova_ssm.tasks import base
+from nova_ssm.tasks import types
 
 
 class SpawnBuilds(base.NovaSpawn):
     """Post a flow for each server of the request that is to be built."""
 
-    def execute(self, context, build_requests, request_specs, host_lists,
-                instances, cells, image, admin_password, injected_files,
-                requested_networks, block_device_mapping, tags):
+    def execute(self, context: types.Context,
+                build_requests: list[types.BuildRequest],
+                request_specs: list[types.RequestSpec],
+                host_lists: list[list[types.Selection]],
+                instances: list[types.Instance | None],
+                cells: list[types.Cell | None], image: types.Properties,
+                admin_password: types.Secret, injected_files: types.Secret,
+                requested_networks: types.Networks,
+                block_device_mapping: types.Disks,
+                tags: types.Tags) -> list[journal.FlowRequest]:
         return [
             journal.FlowRequest(
                 name='build_instance', context=context,
@@ -38,8 +48,8 @@ class SpawnBuilds(base.NovaSpawn):
                     'tags': tags})
             for build_request, request_spec, host_list, instance, cell
             in zip(build_requests, request_specs, host_lists, instances,
-                   cells)
+                   cells, strict=True)
             if instance is not None]
 
-    def had_effect(self, result):
+    def had_effect(self, result: Any) -> bool:
         return bool(result)

@@ -21,16 +21,23 @@ from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
 from oslo_config import cfg
+from oslo_db import exception as db_exc
 from oslo_log import log as logging
+import oslo_messaging as messaging
 
 from nova_ssm import compat
 from nova_ssm.tasks import base
+from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
 CONF = cfg.CONF
 
 #: The event that a compute opens on a server's action as its first deed.
 BUILD_EVENT = 'compute__do_build_and_run_instance'
+
+#: The database or the message bus of the cell is away.
+_UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
+           messaging.MessagingException)
 
 
 class CastBuild(base.NovaTask):
@@ -52,10 +59,15 @@ class CastBuild(base.NovaTask):
     #: Seconds that a compute has to answer a ping.
     ping_timeout: ClassVar[float] = 5
 
-    def execute(self, context, instance, cell, image, build_spec,
-                local_properties, admin_password, injected_files,
-                bound_networks, security_groups, instance_bdms, host,
-                alternates, accel_uuids, wanted):
+    def execute(self, context: types.Context, instance: types.Instance,
+                cell: types.Cell, image: types.Properties,
+                build_spec: types.RequestSpec,
+                local_properties: types.Properties,
+                admin_password: types.Secret, injected_files: types.Secret,
+                bound_networks: types.Networks, security_groups: list[str],
+                instance_bdms: types.Disks, host: types.Selection,
+                alternates: list[types.Selection], accel_uuids: list[str],
+                wanted: bool) -> None:
         if not wanted:
             return
         with conductor_manager.obj_target_cell(instance, cell) as cctxt:
@@ -70,10 +82,15 @@ class CastBuild(base.NovaTask):
                 node=host.nodename, limits=host.limits, host_list=alternates,
                 accel_uuids=accel_uuids)
 
-    def recover(self, context, instance, cell, image, build_spec,
-                local_properties, admin_password, injected_files,
-                bound_networks, security_groups, instance_bdms, host,
-                alternates, accel_uuids, wanted):
+    def recover(self, context: types.Context, instance: types.Instance,
+                cell: types.Cell, image: types.Properties,
+                build_spec: types.RequestSpec,
+                local_properties: types.Properties,
+                admin_password: types.Secret, injected_files: types.Secret,
+                bound_networks: types.Networks, security_groups: list[str],
+                instance_bdms: types.Disks, host: types.Selection,
+                alternates: list[types.Selection], accel_uuids: list[str],
+                wanted: bool) -> None:
         if not wanted:
             return
         with conductor_manager.obj_target_cell(instance, cell) as cctxt:
@@ -88,33 +105,45 @@ class CastBuild(base.NovaTask):
                      bound_networks, security_groups, instance_bdms, host,
                      alternates, accel_uuids, wanted)
 
-    def _was_taken(self, context, instance, host: str) -> bool:
+    def _was_taken(self, context: types.Context, instance: types.Instance,
+                   host: str) -> bool:
         """Find out for certain whether the compute got the message.
 
         It did not if all of this holds, and still nothing is to be seen:
 
         * It has answered a ping since: messages from before are off its
           queue.
-        * The builds that it had in hand then are over: a message from before
-          is not waiting for one of its build slots.
+        * It has had a build slot free since: a message from before is not
+          waiting for one.
         * Its own calls to the dead conductor, which it makes before anything
           is to be seen, have timed out.
+
+        Who cannot look waits until it can: the compute may be building.
         """
         quiet_at = time.monotonic() + CONF.rpc_response_timeout + 5
-        busy: set[str] | None = None
-        while not self._is_taken(context, instance, host):
-            if busy is None:
-                if compat.ping_compute(context, host, self.ping_timeout):
-                    busy = _building_on(context, host)
-            else:
-                busy &= _building_on(context, host)
-                if not busy and time.monotonic() > quiet_at:
+        slots: _Slots | None = None
+        said = ''
+        while True:
+            try:
+                if self._is_taken(context, instance, host):
+                    return True
+                if slots is None:
+                    if compat.ping_compute(context, host, self.ping_timeout):
+                        slots = _Slots()
+                elif (slots.look(_building_on(context, host)) and
+                        time.monotonic() > quiet_at):
                     return self._is_taken(context, instance, host)
+            except _UNSEEN as exc:
+                if str(exc) != said:
+                    said = str(exc)
+                    LOG.warning('Whether compute %s has taken the server '
+                                'cannot be seen, looking until it can: %s',
+                                host, exc, instance=instance)
             time.sleep(self.poll)
-        return True
 
     @staticmethod
-    def _is_taken(context, instance, host: str) -> bool:
+    def _is_taken(context: types.Context, instance: types.Instance,
+                  host: str) -> bool:
         """Whether there is a sign of the compute, or of the user."""
         try:
             now = objects.Instance.get_by_uuid(context, instance.uuid)
@@ -127,7 +156,30 @@ class CastBuild(base.NovaTask):
                    for event in _events(context, instance.uuid))
 
 
-def _events(context, uuid: str) -> list[objects.InstanceActionEvent]:
+class _Slots:
+    """Tells from outside that a compute has a build slot free.
+
+    Builds that wait for one show nowhere. But while any waits, all slots are
+    taken: the number of those that run stays at its peak.
+    """
+
+    #: Looks in a row: a build that has its slot is not seen at once.
+    calm: ClassVar[int] = 10
+
+    def __init__(self) -> None:
+        self._peak = 0
+        self._looks = 0
+
+    def look(self, building: int) -> bool:
+        """Whether a slot is free, told by how many builds are seen now."""
+        self._peak = max(self._peak, building)
+        free = building < self._peak or not building
+        self._looks = self._looks + 1 if free else 0
+        return self._looks >= self.calm
+
+
+def _events(context: types.Context,
+            uuid: str) -> list[objects.InstanceActionEvent]:
     action = objects.InstanceAction.get_by_request_id(
         context, uuid, context.request_id)
     if action is None:
@@ -136,7 +188,7 @@ def _events(context, uuid: str) -> list[objects.InstanceActionEvent]:
         context, action.id))
 
 
-def _building_on(context, host: str) -> set[str]:
-    return {instance.uuid for instance in
-            objects.InstanceList.get_by_host(context, host, expected_attrs=[])
-            if instance.vm_state == vm_states.BUILDING}
+def _building_on(context: types.Context, host: str) -> int:
+    return sum(instance.vm_state == vm_states.BUILDING for instance in
+               objects.InstanceList.get_by_host(context, host,
+                                                expected_attrs=[]))

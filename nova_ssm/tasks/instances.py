@@ -12,10 +12,11 @@
 
 """The records of servers: instances, mappings, build requests, tags."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from nova import availability_zones
 from nova.compute import instance_actions
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
@@ -27,10 +28,15 @@ from oslo_log import log as logging
 from nova_ssm import objects as ssm_objects
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
+from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
 
 obj_target_cell = conductor_manager.obj_target_cell
+
+#: Of each server its record and the cell that has it.
+_Created: TypeAlias = tuple[list[types.Instance | None],
+                            list[types.Cell | None]]
 
 
 class CreateInstances(base.NovaTask):
@@ -47,60 +53,71 @@ class CreateInstances(base.NovaTask):
     default_provides = ('instances', 'cells')
     reversion = 'leave the servers in ERROR'
 
-    def execute(self, context, build_requests, request_specs, host_lists,
-                block_device_mapping, tags):
+    def execute(self, context: types.Context,
+                build_requests: list[types.BuildRequest],
+                request_specs: list[types.RequestSpec],
+                host_lists: list[list[types.Selection]],
+                block_device_mapping: types.Disks,
+                tags: types.Tags) -> _Created:
         return self._create(context, build_requests, request_specs,
                             host_lists, block_device_mapping, tags, False)
 
-    def recover(self, context, build_requests, request_specs, host_lists,
-                block_device_mapping, tags):
+    def recover(self, context: types.Context,
+                build_requests: list[types.BuildRequest],
+                request_specs: list[types.RequestSpec],
+                host_lists: list[list[types.Selection]],
+                block_device_mapping: types.Disks,
+                tags: types.Tags) -> _Created:
         return self._create(context, build_requests, request_specs,
                             host_lists, block_device_mapping, tags, True)
 
-    def _create(self, context, build_requests, request_specs, host_lists,
-                block_device_mapping, tags, look_first):
+    def _create(self, context: types.Context,
+                build_requests: list[types.BuildRequest],
+                request_specs: list[types.RequestSpec],
+                host_lists: list[list[types.Selection]],
+                block_device_mapping: types.Disks, tags: types.Tags,
+                look_first: bool) -> _Created:
         hosts = _Hosts(context)
-        instances: list[objects.Instance | None] = []
-        cells: list[objects.CellMapping | None] = []
+        instances: list[types.Instance | None] = []
+        cells: list[types.Cell | None] = []
         for build_request, request_spec, host_list in zip(
-                build_requests, request_specs, host_lists):
+                build_requests, request_specs, host_lists, strict=True):
             host = host_list[0].service_host
-            instance = None
             try:
                 cell = hosts.cell(host)
             except exception.HostMappingNotFound as exc:
                 LOG.error('No host-to-cell mapping found for selected host '
                           '%(host)s. Setup is incomplete.', {'host': host})
+                cell = instance = None
                 burial.bury(self.manager, context, exc, [build_request],
                             request_spec, block_device_mapping, tags)
+                self._free(context, build_request.instance_uuid)
             else:
-                if look_first:
-                    instance = burial.instance_in(
-                        context, cell, build_request.instance_uuid)
-                if instance is None:
-                    instance = self._create_one(
-                        context, build_request, cell, hosts.zone(host))
-                else:
-                    instance = _in_cell(context, instance, cell)
+                instance = self._create_one(context, build_request, cell,
+                                            hosts, host, look_first)
             instances.append(instance)
             cells.append(cell if instance is not None else None)
         return instances, cells
 
-    def _create_one(self, context, build_request, cell, zone):
-        try:
-            # The last moment at which its user may have deleted it.
-            objects.BuildRequest.get_by_instance_uuid(
-                context, build_request.instance_uuid)
-        except exception.BuildRequestNotFound:
-            self._forget(context, build_request.instance_uuid)
+    def _create_one(self, context: types.Context,
+                    build_request: types.BuildRequest, cell: types.Cell,
+                    hosts: '_Hosts', host: str,
+                    look_first: bool) -> types.Instance | None:
+        uuid = build_request.instance_uuid
+        instance = look_first and burial.instance_in(context, cell, uuid)
+        if instance:
+            return _in_cell(context, instance, cell)
+        # The last moment at which its user may have deleted it.
+        if not burial.is_wanted(context, uuid):
+            self._forget(context, uuid)
             return None
         instance = build_request.get_new_instance(context)
-        instance.availability_zone = zone
+        instance.availability_zone = hosts.zone(host)
         with obj_target_cell(instance, cell):
             instance.create()
         return _in_cell(context, instance, cell)
 
-    def _forget(self, context, uuid: str) -> None:
+    def _forget(self, context: types.Context, uuid: str) -> None:
         """Leave nothing of a server that was deleted before it had a host."""
         LOG.debug('While scheduling instance, the build request was already '
                   'deleted.', instance_uuid=uuid)
@@ -110,28 +127,50 @@ class CreateInstances(base.NovaTask):
         except exception.InstanceMappingNotFound:
             LOG.debug('Its instance mapping is gone, too',
                       instance_uuid=uuid)
+        self._free(context, uuid)
+
+    def _free(self, context: types.Context, uuid: str) -> None:
         self.manager.report_client.delete_allocation_for_instance(
             context, uuid, force=True)
 
-    def revert(self, context, build_requests, request_specs, host_lists,
-               block_device_mapping, tags, result, flow_failures):
+    def revert(self, context: types.Context,
+               build_requests: list[types.BuildRequest],
+               request_specs: list[types.RequestSpec],
+               host_lists: list[list[types.Selection]],
+               block_device_mapping: types.Disks, tags: types.Tags,
+               result: Any, flow_failures: types.Failures) -> None:
         exc = base.cause_of(result, flow_failures)
         hosts = _Hosts(context)
+        failed: Exception | None = None
         for build_request, request_spec, host_list in zip(
-                build_requests, request_specs, host_lists):
+                build_requests, request_specs, host_lists, strict=True):
             try:
-                cell = hosts.cell(host_list[0].service_host)
-            except exception.HostMappingNotFound:
-                cell = None
-            instance = cell and burial.instance_in(
-                context, cell, build_request.instance_uuid)
-            if instance:
-                burial.leave_in_error(
-                    self.manager, context, exc, instance, cell,
-                    build_request, request_spec, block_device_mapping, tags)
-            elif isinstance(result, base.Failure):
-                burial.bury(self.manager, context, exc, [build_request],
-                            request_spec, block_device_mapping, tags)
+                self._give_up(
+                    context, exc, build_request, request_spec,
+                    hosts.cell_or_none(host_list[0].service_host),
+                    block_device_mapping, tags,
+                    may_be_fresh=isinstance(result, base.Failure))
+            except Exception as error:  # noqa: BLE001 one cell may be down
+                LOG.exception('The server could not be left in ERROR',
+                              instance_uuid=build_request.instance_uuid)
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _give_up(self, context: types.Context, exc: BaseException,
+                 build_request: types.BuildRequest,
+                 request_spec: types.RequestSpec, cell: types.Cell | None,
+                 block_device_mapping: types.Disks, tags: types.Tags,
+                 may_be_fresh: bool) -> None:
+        uuid = build_request.instance_uuid
+        instance = cell and burial.instance_in(context, cell, uuid)
+        if instance:
+            burial.leave_in_error(
+                self.manager, context, exc, instance, cell, build_request,
+                request_spec, block_device_mapping, tags)
+        elif may_be_fresh and burial.is_wanted(context, uuid):
+            burial.bury(self.manager, context, exc, [build_request],
+                        request_spec, block_device_mapping, tags)
 
 
 class _Hosts:
@@ -148,6 +187,12 @@ class _Hosts:
             self._cells[host] = objects.HostMapping.get_by_host(
                 self._context, host).cell_mapping
         return self._cells[host]
+
+    def cell_or_none(self, host: str) -> types.Cell | None:
+        try:
+            return self.cell(host)
+        except exception.HostMappingNotFound:
+            return None
 
     def zone(self, host: str) -> str:
         if host not in self._zones:
@@ -172,7 +217,10 @@ class RecheckQuota(base.NovaTask):
 
     effect = False
 
-    def execute(self, context, build_requests, request_specs, instances):
+    def execute(self, context: types.Context,
+                build_requests: list[types.BuildRequest],
+                request_specs: list[types.RequestSpec],
+                instances: list[types.Instance | None]) -> None:
         alive = [instance for instance in instances if instance is not None]
         if build_requests[-1].obj_attr_is_set('instance'):
             instance = build_requests[-1].instance
@@ -196,11 +244,14 @@ class ServerToErrorOnRevert(base.NovaTask):
     effect = False
     reversion = 'leave the server in ERROR'
 
-    def execute(self):
+    def execute(self) -> None:
         pass
 
-    def revert(self, context, instance, cell, build_request, request_spec,
-               block_device_mapping, tags, result, flow_failures):
+    def revert(self, context: types.Context, instance: types.Instance,
+               cell: types.Cell, build_request: types.BuildRequest,
+               request_spec: types.RequestSpec,
+               block_device_mapping: types.Disks, tags: types.Tags,
+               result: Any, flow_failures: types.Failures) -> None:
         burial.leave_in_error(
             self.manager, context, base.cause_of(result, flow_failures),
             instance, cell, build_request, request_spec,
@@ -216,7 +267,7 @@ class StartBuildAction(base.NovaTask):
     Recovery: skip it if the action is there.
     """
 
-    def execute(self, instance, cell):
+    def execute(self, instance: types.Instance, cell: types.Cell) -> None:
         with obj_target_cell(instance, cell) as cctxt:
             notifications.send_update_with_states(
                 cctxt, instance, None, vm_states.BUILDING, None, None,
@@ -225,7 +276,7 @@ class StartBuildAction(base.NovaTask):
                 cctxt, instance.uuid, instance_actions.CREATE,
                 want_result=False)
 
-    def recover(self, instance, cell):
+    def recover(self, instance: types.Instance, cell: types.Cell) -> None:
         with obj_target_cell(instance, cell) as cctxt:
             if objects.InstanceAction.get_by_request_id(
                     cctxt, instance.uuid, cctxt.request_id):
@@ -238,7 +289,8 @@ class CreateTags(base.NovaTask):
 
     default_provides = 'instance_tags'
 
-    def execute(self, instance, cell, tags):
+    def execute(self, instance: types.Instance, cell: types.Cell,
+                tags: types.Tags) -> types.Tags:
         with obj_target_cell(instance, cell) as cctxt:
             created = self.manager._create_tags(cctxt, instance.uuid, tags)
         # Or the compute's notification would look for them.
@@ -255,10 +307,12 @@ class MapInstance(base.NovaTask):
     Recovery: skip it if it does already.
     """
 
-    def execute(self, context, instance, cell):
+    def execute(self, context: types.Context, instance: types.Instance,
+                cell: types.Cell) -> None:
         self.manager._map_instance_to_cell(context, instance, cell)
 
-    def recover(self, context, instance, cell):
+    def recover(self, context: types.Context, instance: types.Instance,
+                cell: types.Cell) -> None:
         mapping = objects.InstanceMapping.get_by_instance_uuid(
             context, instance.uuid)
         if (mapping.cell_mapping is None or
@@ -274,13 +328,16 @@ class DeleteBuildRequest(base.NovaTask):
 
     Recovery: a build request that is gone was deleted by an earlier attempt
     if the record is still there. A user who deletes the server deletes the
-    record as well, since the API finds it by the mapping.
+    record as well, where the API finds it by the mapping; where it was not
+    mapped yet, the mapping says that it is to be deleted.
     """
 
     default_provides = 'wanted'
 
-    def execute(self, context, build_request, instance, cell, instance_bdms,
-                instance_tags):
+    def execute(self, context: types.Context,
+                build_request: types.BuildRequest, instance: types.Instance,
+                cell: types.Cell, instance_bdms: types.Disks,
+                instance_tags: types.Tags) -> bool:
         wanted = self.manager._delete_build_request(
             context, build_request, instance, cell, instance_bdms,
             instance_tags)
@@ -289,15 +346,23 @@ class DeleteBuildRequest(base.NovaTask):
                 context, instance.uuid, force=True)
         return wanted
 
-    def recover(self, context, build_request, instance, cell, instance_bdms,
-                instance_tags):
-        try:
-            objects.BuildRequest.get_by_instance_uuid(context, instance.uuid)
-        except exception.BuildRequestNotFound:
-            if burial.instance_in(context, cell, instance.uuid):
-                return True
+    def recover(self, context: types.Context,
+                build_request: types.BuildRequest, instance: types.Instance,
+                cell: types.Cell, instance_bdms: types.Disks,
+                instance_tags: types.Tags) -> bool:
+        if (not burial.is_wanted(context, instance.uuid) and
+                not self._is_deleted(context, instance, cell)):
+            return True
         return self.execute(context, build_request, instance, cell,
                             instance_bdms, instance_tags)
+
+    @staticmethod
+    def _is_deleted(context: types.Context, instance: types.Instance,
+                    cell: types.Cell) -> bool:
+        if burial.instance_in(context, cell, instance.uuid) is None:
+            return True
+        return bool(objects.InstanceMapping.get_by_instance_uuid(
+            context, instance.uuid).queued_for_delete)
 
 
 class RescheduleToErrorOnRevert(base.NovaTask):
@@ -310,17 +375,30 @@ class RescheduleToErrorOnRevert(base.NovaTask):
     effect = False
     reversion = 'leave the server in ERROR'
 
-    def execute(self):
+    def execute(self) -> None:
         pass
 
-    def revert(self, context, instance, request_spec, requested_networks,
-               result, flow_failures):
+    def revert(self, context: types.Context, instance: types.Instance,
+               request_spec: types.RequestSpec,
+               requested_networks: types.Networks, result: Any,
+               flow_failures: types.Failures) -> None:
         try:
             instance.refresh()
         except exception.InstanceNotFound:
             LOG.debug('The server was deleted meanwhile', instance=instance)
             return
-        if instance.vm_state == vm_states.ERROR:
+        if instance.host:
+            LOG.warning('The server is on host %s already, it is left as it '
+                        'is', instance.host, instance=instance)
+            return
+        if burial.is_told(instance._context, instance):
+            # An earlier revert came that far; the rest may be repeated.
+            self.manager._cleanup_allocated_networks(
+                context, instance, requested_networks)
+            compute_utils.delete_arqs_if_needed(
+                context, instance, [
+                    network.arq_uuid for network in requested_networks or ()
+                    if network.arq_uuid])
             return
         exc = base.cause_of(result, flow_failures)
         base.while_handling(
@@ -337,7 +415,8 @@ class SetAvailabilityZone(base.NovaTask):
 
     default_provides = 'wanted'
 
-    def execute(self, context, instance, host):
+    def execute(self, context: types.Context, instance: types.Instance,
+                host: types.Selection) -> bool:
         if 'availability_zone' in host:
             instance.availability_zone = host.availability_zone
         else:

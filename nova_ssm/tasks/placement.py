@@ -12,11 +12,18 @@
 
 """Allocations in placement."""
 
+from typing import Any, TypeAlias
+
 from nova.scheduler import utils as scheduler_utils
 from oslo_serialization import jsonutils
 
 from nova_ssm.tasks import base
 from nova_ssm.tasks import scheduling
+from nova_ssm.tasks import types
+
+#: The host, the alternates that are left, the request as claimed.
+_Claimed: TypeAlias = tuple[types.Selection, list[types.Selection],
+                            types.RequestSpec]
 
 
 class ClaimAlternate(base.NovaTask):
@@ -30,8 +37,10 @@ class ClaimAlternate(base.NovaTask):
     default_provides = ('host', 'alternates', 'claimed_spec')
     reversion = 'free the allocations'
 
-    def execute(self, context, instance, host_list, claim_spec,
-                request_spec):
+    def execute(self, context: types.Context, instance: types.Instance,
+                host_list: list[types.Selection],
+                claim_spec: types.RequestSpec,
+                request_spec: types.RequestSpec) -> _Claimed:
         for index, host in enumerate(host_list):
             if not host.allocation_request:
                 # A scheduler without placement: nothing to claim.
@@ -44,24 +53,34 @@ class ClaimAlternate(base.NovaTask):
                 return self._take(host_list, index, request_spec)
         raise scheduling.exhausted(instance)
 
-    def recover(self, context, instance, host_list, claim_spec,
-                request_spec):
+    def recover(self, context: types.Context, instance: types.Instance,
+                host_list: list[types.Selection],
+                claim_spec: types.RequestSpec,
+                request_spec: types.RequestSpec) -> _Claimed:
         held = self.manager.report_client.get_allocs_for_consumer(
             context, instance.uuid).get('allocations', {})
         for index, host in enumerate(host_list):
-            if ('compute_node_uuid' in host and
-                    host.compute_node_uuid in held):
+            if held and held.keys() == _providers(host):
                 return self._take(host_list, index, request_spec)
         return self.execute(context, instance, host_list, claim_spec,
                             request_spec)
 
     @staticmethod
-    def _take(host_list, index, request_spec):
+    def _take(host_list: list[types.Selection], index: int,
+              request_spec: types.RequestSpec) -> _Claimed:
         host = host_list[index]
         # The claim has moved the groups to this host's providers.
         scheduler_utils.fill_provider_mapping(request_spec, host)
         return host, host_list[index + 1:], request_spec
 
-    def revert(self, context, instance, result, flow_failures):
+    def revert(self, context: types.Context, instance: types.Instance,
+               result: Any, flow_failures: types.Failures) -> None:
         self.manager.report_client.delete_allocation_for_instance(
             context, instance.uuid, force=True)
+
+
+def _providers(host: types.Selection) -> set[str]:
+    """The resource providers that a claim on the host takes from."""
+    if not host.allocation_request:
+        return set()
+    return set(jsonutils.loads(host.allocation_request)['allocations'])

@@ -14,7 +14,7 @@
 
 import copy
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from nova import exception
 from nova.i18n import _
@@ -24,8 +24,14 @@ from oslo_log import log as logging
 
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
+from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
+
+_Told: TypeAlias = tuple[types.RequestSpec, types.Properties, types.Selection,
+                         list[types.Selection], list[str]]
+_Checked: TypeAlias = tuple[types.Properties, types.Properties,
+                            types.RequestSpec]
 
 
 class ScheduleInstances(base.NovaTask):
@@ -42,7 +48,9 @@ class ScheduleInstances(base.NovaTask):
     #: Seconds that a scheduler may go on claiming for a dead conductor.
     settle: ClassVar[float] = 1.0
 
-    def execute(self, context, request_specs):
+    def execute(self, context: types.Context,
+                request_specs: list[types.RequestSpec]
+                ) -> list[list[types.Selection]]:
         uuids = [spec.instance_uuid for spec in request_specs]
         try:
             return self.manager._schedule_instances(
@@ -51,12 +59,15 @@ class ScheduleInstances(base.NovaTask):
             LOG.exception('Failed to schedule instances')
             raise
 
-    def recover(self, context, request_specs):
+    def recover(self, context: types.Context,
+                request_specs: list[types.RequestSpec]
+                ) -> list[list[types.Selection]]:
         self._await_quiet(context, request_specs)
         self._free(context, request_specs)
         return self.execute(context, request_specs)
 
-    def _await_quiet(self, context, request_specs) -> None:
+    def _await_quiet(self, context: types.Context,
+                     request_specs: list[types.RequestSpec]) -> None:
         """Wait until nobody claims for these servers any more.
 
         The scheduler does not know that the conductor which asked is dead.
@@ -71,20 +82,29 @@ class ScheduleInstances(base.NovaTask):
             before = now
             time.sleep(self.settle)
 
-    def _free(self, context, request_specs) -> None:
+    def _free(self, context: types.Context,
+              request_specs: list[types.RequestSpec]) -> None:
         for spec in request_specs:
             self.manager.report_client.delete_allocation_for_instance(
                 context, spec.instance_uuid, force=True)
 
-    def revert(self, context, build_requests, request_specs,
-               block_device_mapping, tags, result, flow_failures):
+    def revert(self, context: types.Context,
+               build_requests: list[types.BuildRequest],
+               request_specs: list[types.RequestSpec],
+               block_device_mapping: types.Disks, tags: types.Tags,
+               result: Any, flow_failures: types.Failures) -> None:
         if isinstance(result, base.Failure):
-            burial.bury(self.manager, context,
-                        base.cause_of(result, flow_failures),
-                        build_requests, request_specs[0],
-                        block_device_mapping, tags)
-        else:
-            self._free(context, request_specs)
+            exc = base.cause_of(result, flow_failures)
+            burial.bury(self.manager, context, exc, build_requests,
+                        request_specs[0], block_device_mapping, tags)
+            if isinstance(exc, exception.NoValidHost):
+                return      # the scheduler has left nothing
+            # It may have claimed for a conductor that died, or gave up.
+            request_specs = [
+                spec for spec in request_specs
+                if not burial.lives(context, spec.instance_uuid)]
+            self._await_quiet(context, request_specs)
+        self._free(context, request_specs)
 
 
 class PrepareBuild(base.NovaTask):
@@ -94,7 +114,9 @@ class PrepareBuild(base.NovaTask):
     default_provides = ('build_spec', 'local_properties', 'host',
                         'alternates', 'security_groups')
 
-    def execute(self, instance, request_spec, host_list):
+    def execute(self, instance: types.Instance,
+                request_spec: types.RequestSpec,
+                host_list: list[types.Selection]) -> _Told:
         host, alternates = host_list[0], host_list[1:]
         LOG.debug('Selected host: %s; Selected node: %s; Alternates: %s',
                   host.service_host, host.nodename,
@@ -118,8 +140,10 @@ class CheckRetries(base.NovaTask):
     effect = False
     default_provides = ('retry_properties', 'legacy_spec', 'claim_spec')
 
-    def execute(self, context, instance, request_spec, filter_properties,
-                host_list):
+    def execute(self, context: types.Context, instance: types.Instance,
+                request_spec: types.RequestSpec,
+                filter_properties: types.Properties,
+                host_list: list[types.Selection]) -> _Checked:
         properties = copy.deepcopy(filter_properties)
         legacy_spec = request_spec.to_legacy_request_spec_dict()
         scheduler_utils.populate_retry(properties, instance.uuid)
@@ -136,8 +160,10 @@ class PrepareRebuild(base.NovaTask):
     effect = False
     default_provides = ('build_spec', 'local_properties')
 
-    def execute(self, context, host, claimed_spec, legacy_spec,
-                retry_properties):
+    def execute(self, context: types.Context, host: types.Selection,
+                claimed_spec: types.RequestSpec, legacy_spec: types.Properties,
+                retry_properties: types.Properties
+                ) -> tuple[types.RequestSpec, types.Properties]:
         properties = copy.deepcopy(retry_properties)
         scheduler_utils.populate_filter_properties(properties, host)
         build_spec = objects.RequestSpec.from_primitives(

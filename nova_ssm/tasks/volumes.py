@@ -18,6 +18,7 @@ from nova.conductor import manager as conductor_manager
 from nova import objects
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import types
 
 
 class CreateBlockDeviceMappings(base.NovaTask):
@@ -29,11 +30,13 @@ class CreateBlockDeviceMappings(base.NovaTask):
 
     default_provides = 'instance_bdms'
 
-    def execute(self, instance, cell, block_device_mapping):
+    def execute(self, instance: types.Instance, cell: types.Cell,
+                block_device_mapping: types.Disks) -> types.Disks:
         return self.manager._create_block_device_mapping(
             cell, instance.flavor, instance.uuid, block_device_mapping)
 
-    def recover(self, instance, cell, block_device_mapping):
+    def recover(self, instance: types.Instance, cell: types.Cell,
+                block_device_mapping: types.Disks) -> types.Disks:
         with conductor_manager.obj_target_cell(instance, cell) as cctxt:
             found = objects.BlockDeviceMappingList.get_by_instance_uuid(
                 cctxt, instance.uuid)
@@ -51,12 +54,16 @@ class ReattachVolumes(base.NovaTask):
     """Reserve the server's volumes again for the next attempt.
 
     The compute that failed has deleted their attachments. One that is still
-    there is taken, so that it can be repeated.
+    there is taken.
+
+    Recovery: delete the attachments that no record of a disk knows of, then
+    reserve what is not reserved.
     """
 
     default_provides = 'instance_bdms'
 
-    def execute(self, context, instance, wanted):
+    def execute(self, context: types.Context, instance: types.Instance,
+                wanted: bool) -> types.Disks:
         if not wanted:
             return objects.BlockDeviceMappingList()
         bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(
@@ -64,6 +71,26 @@ class ReattachVolumes(base.NovaTask):
         self.manager._validate_existing_attachment_ids(
             context, instance, bdms)
         return bdms
+
+    def recover(self, context: types.Context, instance: types.Instance,
+                wanted: bool) -> types.Disks:
+        if wanted:
+            self._drop_unknown(context, instance)
+        return self.execute(context, instance, wanted)
+
+    def _drop_unknown(self, context: types.Context,
+                      instance: types.Instance) -> None:
+        volumes = [bdm for bdm in
+                   objects.BlockDeviceMappingList.get_by_instance_uuid(
+                       context, instance.uuid) if bdm.is_volume]
+        if not volumes:
+            return
+        known = {bdm.attachment_id for bdm in volumes}
+        for attachment in self.manager.volume_api.attachment_get_all(
+                context, instance_id=instance.uuid):
+            if attachment['id'] not in known:
+                self.manager.volume_api.attachment_delete(
+                    context, attachment['id'])
 
     def had_effect(self, result: Any) -> bool:
         return any(bdm.is_volume for bdm in result)

@@ -11,19 +11,24 @@
 #    under the License.
 """The cloud: bring it up, break parts of it, look into it."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import concurrent.futures
+import contextlib
+import fcntl
 import functools
 import http.client
+import os
 import pathlib
 import shutil
 import signal
 import socket
 import time
+from typing import Any
+from typing import TextIO
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from collections.abc import Iterable
-from typing import Any
 
 import pymysql
 
@@ -61,6 +66,7 @@ class Cloud:
         self._say = say
         self._supervisor = process.Supervisor(self.settings.run,
                                               self.settings.log)
+        self._reserved = False
 
     # -- all of it
 
@@ -70,6 +76,11 @@ class Cloud:
         :param mode: of the conductors; None for the one of last time
         :raises CloudError: if a part of it does not come up
         """
+        self.check_free()
+        with self._locked():
+            self._up(mode)
+
+    def _up(self, mode: str | None) -> None:
         began = time.monotonic()
         self._say('packages and environments')
         install.everything(self.settings)
@@ -98,15 +109,20 @@ class Cloud:
 
         :param wipe: remove all data, too (but not the kept schemas)
         """
-        for names in (services.NOVA, services.APIS,
-                      ('memcached', 'rabbitmq'), ('epmd', 'mariadb')):
-            self._stop_all(names)
-        if wipe:
-            for path in (self.settings.var, self.settings.log,
-                         self.settings.run, self.settings.etc):
-                if path.exists():
-                    shutil.rmtree(path)
-            self.settings.mode_file.unlink(missing_ok=True)
+        self.check_free()
+        with self._locked():
+            for names in (services.NOVA, services.APIS,
+                          ('memcached', 'rabbitmq'), ('epmd', 'mariadb')):
+                self._stop_all(names)
+            if wipe:
+                self._wipe()
+
+    def _wipe(self) -> None:
+        for path in (self.settings.var, self.settings.log,
+                     self.settings.run, self.settings.etc):
+            if path.exists():
+                shutil.rmtree(path)
+        self.settings.mode_file.unlink(missing_ok=True)
 
     @property
     def mode(self) -> str:
@@ -121,19 +137,97 @@ class Cloud:
 
         :raises CloudError: if ``nova-ssm`` fails in the cloud's environment
         """
-        self._set_mode(mode)
-        self._launch(settings.CONDUCTORS)
+        self.check_free()
+        with self._locked():
+            self._set_mode(mode)
+            self._launch(settings.CONDUCTORS)
+
+    @contextlib.contextmanager
+    def reserved(self, purpose: str) -> Iterator[None]:
+        """Keep other processes from changing the cloud meanwhile.
+
+        A test whose conductors are exchanged by somebody else measures
+        something else than it says.
+
+        :param purpose: what to tell the others
+        :raises CloudError: if another process has reserved it
+        """
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with open(self.settings.home / 'reserved', 'a+') as stream:
+            self._take(stream)
+            stream.truncate(0)
+            stream.write(f'{purpose}, pid {os.getpid()}')
+            stream.flush()
+            self._reserved = True
+            try:
+                yield
+            finally:
+                self._reserved = False
+
+    @staticmethod
+    def _take(stream: TextIO) -> None:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise settings.CloudError(
+                f'the cloud is in use by: {stream.read()}; wait for its end, '
+                'or use another cloud (NOVA_SSM_STATE, NOVA_SSM_CLOUD_PORT)'
+            ) from None
+
+    def check_free(self) -> None:
+        """Make sure that this process may change the cloud.
+
+        :raises CloudError: if another process has reserved it
+        """
+        path = self.settings.home / 'reserved'
+        if not self._reserved and path.exists():
+            with open(path, 'a+') as stream:
+                self._take(stream)
+
+    def conductors(self) -> tuple[str, dict[str, int | None]]:
+        """Return the mode, and the pid of each conductor."""
+        return self.mode, {name: self._supervisor.pid(name)
+                           for name in settings.CONDUCTORS}
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep two callers from bringing the same cloud up or down."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with open(self.settings.home / 'lock', 'w') as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._say('another process is at it, waiting for that')
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     def _set_mode(self, mode: str) -> None:
-        """Write the conductors' files, stop them if those have changed."""
+        """Write the conductors' files, restart those that run if they differ."""
         if mode not in MODES:
             raise settings.CloudError(
                 f'no mode {mode!r}; there are: ' + ', '.join(MODES))
         if mode == 'ssm':
             self._prepare_ssm()
-        if configs.Writer(self.settings).write_conductors(mode):
-            self._stop_all(settings.CONDUCTORS)
+        changed = configs.Writer(self.settings).write_conductors(mode)
         self.settings.mode_file.write_text(mode + '\n')
+        if changed:
+            self._exchange_conductors()
+
+    def _exchange_conductors(self) -> None:
+        """Restart the conductors that run, one after the other.
+
+        Both at once would catch the heartbeats of all computes in flight.
+        Those hang for rpc_response_timeout, as long as service_down_time:
+        a minute later the scheduler would find no host for some seconds.
+        """
+        running = [name for name in settings.CONDUCTORS
+                   if self._supervisor.members(name)]
+        for name in running:
+            self._stop_all([name])
+            self._launch([name])
+        if running:
+            self.wait_for_computes()
 
     def _prepare_ssm(self) -> None:
         where = self.settings
@@ -147,12 +241,38 @@ class Cloud:
 
     # -- one service
 
-    def start(self, *names: str) -> None:
-        """Start services and wait until they answer."""
-        self._launch(names)
+    def start(self, *names: str, wait: bool = True) -> None:
+        """Start services that do not run.
+
+        :param wait: return when they answer, not at once
+        :raises CloudError: if one does not come up
+        """
+        self.check_free()
+        self._launch(names, wait)
+
+    def wait_for(self, *names: str) -> None:
+        """Start what does not run, wait until Nova has just heard of all.
+
+        :raises CloudError: if one does not come up
+        """
+        self._launch(names, wait=False)
+        since = self.db('SELECT UTC_TIMESTAMP() AS now')[0]['now']
+        for name in names:
+            self._wait(name, since)
+
+    def wait_for_computes(self) -> None:
+        """Wait until each compute that runs has just been heard of.
+
+        :raises CloudError: if one is not heard of
+        """
+        since = self.db('SELECT UTC_TIMESTAMP() AS now')[0]['now']
+        for name in settings.COMPUTES:
+            if self.status_of(name).state == 'up':
+                self._wait(name, since)
 
     def stop(self, *names: str) -> None:
         """Stop services in good order."""
+        self.check_free()
         self._stop_all(names)
 
     def kill(self, name: str) -> None:
@@ -160,6 +280,7 @@ class Cloud:
 
         :raises CloudError: if it does not run
         """
+        self.check_free()
         services.get(self.settings, name)
         if not self._supervisor.kill(name):
             raise settings.CloudError(f'{name} does not run')
@@ -173,6 +294,7 @@ class Cloud:
         self._signal(name, signal.SIGCONT)
 
     def _signal(self, name: str, number: int) -> None:
+        self.check_free()
         services.get(self.settings, name)
         if not self._supervisor.signal(name, number):
             raise settings.CloudError(f'{name} does not run')
@@ -220,7 +342,7 @@ class Cloud:
             for _ in pool.map(self._supervisor.stop, found):
                 pass
 
-    def _launch(self, names: Iterable[str]) -> None:
+    def _launch(self, names: Iterable[str], wait: bool = True) -> None:
         """Start services side by side, then wait for each of them."""
         names = list(names)
         since = None
@@ -234,7 +356,7 @@ class Cloud:
                 self._wait('epmd', None)
             if self._supervisor.start(service):
                 started.append(name)
-        for name in names:
+        for name in names if wait else ():
             self._wait(name, since if name in started else None)
 
     def _wait(self, name: str, since: Any, timeout: float = 180) -> None:
@@ -248,11 +370,11 @@ class Cloud:
             time.sleep(0.2)
 
     def _death(self, name: str, what: str) -> str:
-        out = self.settings.log / f'{name}.out'
-        tail = out.read_text(errors='replace').splitlines()[-12:]
-        return '\n'.join([
-            f'{name} {what}; see {self.log_file(name)} and {out}, '
-            'whose end is:', *tail])
+        lines = [f'{name} {what}']
+        for path in {self.settings.log / f'{name}.out', self.log_file(name)}:
+            lines.append(f'the end of {path}:')
+            lines += path.read_text(errors='replace').splitlines()[-12:]
+        return '\n'.join(lines)
 
     def _ready(self, name: str, since: Any) -> bool:
         if name == 'mariadb':

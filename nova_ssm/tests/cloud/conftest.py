@@ -35,10 +35,11 @@ def _say(text):
 def cloud():
     """A running cloud."""
     it = cloud_module.Cloud(say=_say)
-    it.up(os.environ.get('NOVA_SSM_CLOUD_MODE', 'ssm'))
-    yield it
-    if os.environ.get('NOVA_SSM_CLOUD_DOWN') == '1':
-        it.down()
+    with it.reserved('pytest'):
+        it.up(os.environ.get('NOVA_SSM_CLOUD_MODE', 'ssm'))
+        yield it
+        if os.environ.get('NOVA_SSM_CLOUD_DOWN') == '1':
+            it.down()
 
 
 @pytest.fixture

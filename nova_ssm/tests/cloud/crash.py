@@ -11,9 +11,10 @@
 #    under the License.
 """Kills the conductor at work, again and again; see tools/crash.sh.
 
-A round asks for servers in one request and, at a random moment between the
-API's answer and the time that an undisturbed build takes, kills the process
-group of the conductor that works on them. The other conductor lives all the
+A round asks for servers in one request and, at a random moment of the time
+that a conductor works on them when nobody disturbs it (from the API's answer
+to the last cast, measured in the same mode), kills the process group of the
+conductor that works on them. The other conductor lives all the
 time; the killed one is started again after some seconds.
 
 The victim is the owner in the tables of nova_ssm, else the conductor whose
@@ -54,58 +55,73 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _play(player: rounds.Player, mode: str, moments: list[float],
-          out: console.Console) -> tuple[list[rounds.Round],
-                                         list[rounds.Round]]:
-    """Return the rounds that count, and those that missed."""
-    counted: list[rounds.Round] = []
-    missed: list[rounds.Round] = []
-    waiting = list(moments)
-    # Each moment has a second and a third chance.
-    while waiting and len(missed) <= 2 * len(moments):
-        result = player.play(waiting[0])
-        report.show_round(out, len(counted) + 1, result)
-        if result.missed:
-            missed.append(result)
-            continue
-        counted.append(result)
-        waiting.pop(0)
-    return counted, missed
+class Trial:
+    """All rounds of one call, and the file that they are written to."""
 
+    def __init__(self, it: cloud.Cloud, args: argparse.Namespace,
+                 out: console.Console) -> None:
+        self._cloud = it
+        self._args = args
+        self._out = out
+        self._seed = (random.SystemRandom().randrange(10 ** 6)
+                      if args.seed is None else args.seed)
+        self._path = it.settings.results / time.strftime(
+            'crash-%Y%m%d-%H%M%S.json')
+        self._played: dict[str, list[rounds.Round]] = {}
+        self._missed: dict[str, list[rounds.Round]] = {}
+        self._builds: dict[str, float] = {}
 
-def _run(args: argparse.Namespace, out: console.Console) -> int:
-    it = cloud.Cloud(say=lambda text: print(text, file=sys.stderr))
-    seed = random.SystemRandom().randrange(10 ** 6) if (
-        args.seed is None) else args.seed
-    source = random.Random(seed)
-    fractions = [source.random() for _ in range(args.rounds)]
-    modes = ('stock', 'ssm') if args.mode == 'both' else (args.mode,)
-    played, missed, builds = {}, {}, {}
-    for mode in modes:
-        it.up(mode)
-        player = rounds.Player(it, args.servers, args.networks)
+    def run(self) -> int:
+        """Play all modes. Returns the status of the process."""
+        args = self._args
+        source = random.Random(self._seed)
+        moments = [source.random() for _ in range(args.rounds)]
+        for mode in (('stock', 'ssm') if args.mode == 'both'
+                     else (args.mode,)):
+            self._play(mode, moments)
+        report.show_all(self._out, self._played, self._builds)
+        self._out.print(f'seed {self._seed}; written to {self._path}',
+                        soft_wrap=True)
+        short = any(len(results) < args.rounds
+                    for results in self._played.values())
+        if short:
+            self._out.print('too many rounds missed the conductor at work')
+        failed = any(one.failed for one in self._played.get('ssm', ()))
+        return 1 if short or failed else 0
+
+    def _play(self, mode: str, moments: list[float]) -> None:
+        """Play the rounds of one mode.
+
+        :param moments: as fractions of a conductor's time
+        """
+        self._cloud.up(mode)
+        player = rounds.Player(self._cloud, self._args.servers,
+                               self._args.networks)
         # The first one warms everything up.
         player.undisturbed()
-        builds[mode] = player.undisturbed()
-        out.print(f'{mode}: an undisturbed build of {args.servers} takes '
-                  f'{builds[mode]:.1f} s')
-        played[mode], missed[mode] = _play(
-            player, mode, [f * builds[mode] for f in fractions], out)
-    report.show_all(out, played, builds)
-    path = it.settings.results / time.strftime('crash-%Y%m%d-%H%M%S.json')
-    path.write_text(json.dumps({
-        'seed': seed, 'servers': args.servers, 'networks': args.networks,
-        'undisturbed': builds,
-        'rounds': {mode: [dataclasses.asdict(one) for one in results]
-                   for mode, results in played.items()},
-        'missed': {mode: [dataclasses.asdict(one) for one in results]
-                   for mode, results in missed.items()}}, indent=1))
-    out.print(f'seed {seed}; written to {path}', soft_wrap=True)
-    short = any(len(results) < args.rounds for results in played.values())
-    failed = any(one.failed for one in played.get('ssm', ()))
-    if short:
-        out.print('too many rounds missed the conductor at work')
-    return 1 if short or failed else 0
+        took = self._builds[mode] = player.undisturbed()
+        self._out.print(f'{mode}: a conductor works {took:.1f} s on '
+                        f'{self._args.servers} servers, undisturbed')
+        played = self._played[mode] = []
+        missed = self._missed[mode] = []
+        # Each moment has a second and a third chance.
+        while len(played) < len(moments) and len(missed) <= 2 * len(moments):
+            result = player.play(moments[len(played)] * took)
+            (missed if result.missed else played).append(result)
+            report.show_round(self._out, len(played), result)
+            self._write()
+
+    def _write(self) -> None:
+        self._path.write_text(json.dumps({
+            'seed': self._seed, 'servers': self._args.servers,
+            'networks': self._args.networks, 'undisturbed': self._builds,
+            'rounds': _plain(self._played), 'missed': _plain(self._missed),
+        }, indent=1))
+
+
+def _plain(results: dict[str, list[rounds.Round]]) -> dict[str, list[dict]]:
+    return {mode: [dataclasses.asdict(one) for one in some]
+            for mode, some in results.items()}
 
 
 def main() -> int:
@@ -117,7 +133,9 @@ def main() -> int:
     # Piped into a file, the tables keep their width.
     out = console.Console(width=None if sys.stdout.isatty() else 160)
     try:
-        return _run(args, out)
+        it = cloud.Cloud(say=lambda text: print(text, file=sys.stderr))
+        with it.reserved('crash test'):
+            return Trial(it, args, out).run()
     except settings.CloudError as error:
         print(f'crash: {error}', file=sys.stderr)
         return 1

@@ -11,16 +11,16 @@
 #    under the License.
 """SQL against the cloud's MariaDB, and how its schemas come about."""
 
+from collections.abc import Callable
 import concurrent.futures
 import gzip
 import hashlib
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Callable
 
-import pymysql
 from cryptography import fernet
+import pymysql
 from pymysql import cursors
 
 from nova_ssm.tests.cloud import configs

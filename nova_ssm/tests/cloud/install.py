@@ -11,6 +11,7 @@
 #    under the License.
 """Gets the software: Debian packages and virtual environments."""
 
+from collections.abc import Iterator
 import concurrent.futures
 import contextlib
 import hashlib
@@ -19,7 +20,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
 from nova_ssm.tests.cloud import settings
 

@@ -18,25 +18,34 @@ from nova_ssm.tests.cloud import cloud
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """One row of ``ssm_flows``, with the host of its owner."""
+    """One row of ``ssm_flows``."""
 
     uuid: str
     parent_uuid: str | None
     name: str
     state: str
-    host: str | None
+    owner: str | None
     subject: str | None
     finished: bool
+
+    @property
+    def host(self) -> str | None:
+        """The conductor that owns it."""
+        return _host(self.owner)
+
+
+def _host(process: str | None) -> str | None:
+    """Return the host in the name of a worker process, host:pid:number."""
+    return process.partition(':')[0] if process else None
 
 
 def flows(it: cloud.Cloud, request_id: str) -> list[Flow]:
     """Return the flows of a request, parents first."""
     rows = it.db(
-        'SELECT f.uuid, f.parent_uuid, f.name, f.state, w.host, f.subject, '
-        'f.finished_at IS NOT NULL AS finished '
-        'FROM nova_cell1.ssm_flows f LEFT JOIN nova_cell1.ssm_workers w '
-        'ON f.owner = w.id WHERE f.request_id = %s '
-        'ORDER BY f.parent_uuid IS NOT NULL, f.created_at', request_id)
+        'SELECT uuid, parent_uuid, name, state, owner, subject, '
+        'finished_at IS NOT NULL AS finished FROM nova_cell1.ssm_flows '
+        'WHERE request_id = %s ORDER BY parent_uuid IS NOT NULL, created_at',
+        request_id)
     return [Flow(**row) for row in rows]
 
 
@@ -48,8 +57,6 @@ def owner(it: cloud.Cloud, request_id: str) -> str | None:
 
 def first_writer(it: cloud.Cloud, flow_uuid: str) -> str | None:
     """Return the conductor that wrote the first row of a flow."""
-    rows = it.db(
-        'SELECT w.host FROM nova_cell1.ssm_journal j '
-        'JOIN nova_cell1.ssm_workers w ON j.writer = w.id '
-        'WHERE j.flow_uuid = %s ORDER BY j.seq LIMIT 1', flow_uuid)
-    return rows[0]['host'] if rows else None
+    rows = it.db('SELECT writer FROM nova_cell1.ssm_journal '
+                 'WHERE flow_uuid = %s ORDER BY seq LIMIT 1', flow_uuid)
+    return _host(rows[0]['writer']) if rows else None

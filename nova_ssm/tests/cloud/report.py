@@ -66,13 +66,13 @@ def show_all(out: console.Console,
     """Print the modes beside each other.
 
     :param played: the rounds of each mode
-    :param builds: the seconds of an undisturbed build in each mode
+    :param builds: how many seconds an undisturbed conductor works, by mode
     """
     shown = table.Table(title='The conductor at work is killed; all rounds')
     shown.add_column('')
     for mode in played:
         shown.add_column(mode, justify='right')
-    shown.add_row('undisturbed build, s',
+    shown.add_row('conductor at work, s',
                   *(f'{builds[mode]:.1f}' for mode in played))
     shown.add_row('rounds', *(str(len(r)) for r in played.values()))
     for what in ('servers', *COLUMNS):

@@ -89,13 +89,18 @@ class Player:
         self._networks = networks
 
     def undisturbed(self) -> float:
-        """Build and delete once; return how long the build took, in s.
+        """Build and delete once; return how long a conductor worked, in s.
+
+        Its last deed but the cast is to delete the last build request.
 
         :raises CloudError: if not all servers become ACTIVE
         """
         request = self._boot()
-        found = self._servers.wait(request, PATIENCE)
+        while (self._progress(request)['build_requests'] and
+               time.monotonic() < request.answered + PATIENCE):
+            time.sleep(0.05)
         took = time.monotonic() - request.answered
+        found = self._servers.wait(request, PATIENCE)
         if [server['status'] for server in found] != (
                 ['ACTIVE'] * self._count):
             raise settings.CloudError(
@@ -107,9 +112,13 @@ class Player:
         """Play one round.
 
         :param moment: when to kill, in seconds after the API's answer
+        :raises CloudError: if somebody else changed the cloud meanwhile
         """
         it = self._cloud
-        it.start(*settings.CONDUCTORS)
+        it.wait_for(*settings.CONDUCTORS)
+        # A heartbeat may still hang from the kill of the last round.
+        it.wait_for_computes()
+        mode, pids = it.conductors()
         conductors = traces.Logs(it, settings.CONDUCTORS)
         computes = traces.Logs(it, settings.COMPUTES)
         used = traces.ProcessorTime(it)
@@ -123,9 +132,10 @@ class Player:
         killed = time.monotonic()
         result.moment = round(killed - request.answered, 3)
         time.sleep(DOWNTIME)
-        it.start(result.victim)
+        it.start(result.victim, wait=False)
         found = self._servers.wait(
             request, killed + PATIENCE - time.monotonic())
+        self._check_alone(mode, pids, result.victim)
         self._count_servers(result, found, computes, conductors)
         if result.active + result.error == self._count:
             result.settled = round(time.monotonic() - killed, 1)
@@ -134,6 +144,15 @@ class Player:
         self._servers.delete(request)
         result.left = leftovers.wait(it, leftovers.EMPTY, request)
         return result
+
+    def _check_alone(self, mode: str, pids: dict[str, int | None],
+                     victim: str) -> None:
+        now, living = self._cloud.conductors()
+        other = next(name for name in pids if name != victim)
+        if now != mode or living[other] != pids[other]:
+            raise settings.CloudError(
+                f'void: somebody else restarted {other} or changed the mode '
+                'during the round; leave the cloud alone')
 
     def _boot(self) -> servers.Request:
         return self._servers.boot(self._count, 'crash', self._networks)
@@ -174,7 +193,7 @@ class Player:
                 result.faults.setdefault(
                     server['fault']['message'][:160], []).append(server['id'])
         hosts = {journal.first_writer(self._cloud, flow.uuid)
-                 for flow in known[:1]} or conductors.taken(
+                 for flow in known[:1]} - {None} or conductors.taken(
                      result.request_id)
         result.missed = bool(hosts) and result.victim not in hosts
 

@@ -12,13 +12,13 @@
 """Boots, watches and deletes servers through the public API."""
 
 import collections
+from collections.abc import Iterable
 import dataclasses
 import itertools
 import json
 import time
-import uuid
-from collections.abc import Iterable
 from typing import Any
+import uuid
 
 from nova_ssm.tests.cloud import cloud
 from nova_ssm.tests.cloud import settings

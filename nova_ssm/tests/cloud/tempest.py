@@ -69,12 +69,15 @@ def run(it: cloud.Cloud, regex: str | None, workers: int) -> dict[str, str]:
     :param regex: of the test ids; None for those of ``INCLUDE``
     :param workers: how many at once
     :returns: test id -> ``pass``, ``FAIL`` or ``skip``
-    :raises CloudError: if no test was run
+    :raises CloudError: if no test was run, or if somebody exchanged the
+        conductors meanwhile; the results are not written then
     """
     where = _directory(it)
+    before = it.conductors()
+    mode = before[0]
     what = ['--regex', regex] if regex else ['--include-list', str(INCLUDE)]
     found: dict[str, str] = {}
-    log = it.settings.log / f'tempest-{it.mode}.out'
+    log = it.settings.log / f'tempest-{mode}.out'
     with open(log, 'w') as out, subprocess.Popen(
             [str(it.settings.tempest_venv / 'bin/tempest'), 'run',
              '--concurrency', str(workers), *what],
@@ -91,12 +94,16 @@ def run(it: cloud.Cloud, regex: str | None, workers: int) -> dict[str, str]:
                 print(f'{found[name]:4}  {name}', flush=True)
     if not found:
         raise settings.CloudError(f'tempest ran no test; see {log}')
-    path = it.settings.results / f'tempest-{it.mode}.json'
+    if it.conductors() != before:
+        raise settings.CloudError(
+            f'void: the conductors were {before} and are {it.conductors()}; '
+            'leave the cloud alone while tempest runs')
+    path = it.settings.results / f'tempest-{mode}.json'
     path.write_text(''.join(
         json.dumps({'id': name, 'status': status}) + '\n'
         for name, status in sorted(found.items())))
     count = collections.Counter(found.values())
-    print(f'{it.mode}: {count["pass"]} passed, {count["FAIL"]} failed, '
+    print(f'{mode}: {count["pass"]} passed, {count["FAIL"]} failed, '
           f'{count["skip"]} skipped; {path}')
     if count['FAIL']:
         print(f'the failures are in {log}')
@@ -137,9 +144,10 @@ def compare(it: cloud.Cloud, regex: str | None, workers: int) -> int:
 def main(it: cloud.Cloud, regex: str | None, workers: int,
          both: bool) -> int:
     """Run the command. Returns the status of the process."""
-    it.up()
-    if both:
-        return compare(it, regex, workers)
-    found = run(it, regex, workers)
+    with it.reserved('tempest'):
+        it.up()
+        if both:
+            return compare(it, regex, workers)
+        found = run(it, regex, workers)
     sys.stdout.flush()
     return 1 if 'FAIL' in found.values() else 0

@@ -79,11 +79,19 @@ class CloudDemo(story.Story):
         self.databases.prefix = 'demo-%s-' % uuid.uuid4().hex[:6]
 
     def start(self) -> None:
-        """Put the conductors into their mode."""
+        """See that the conductors run what the story is about.
+
+        :raises DemoError: they do not; somebody else may need them so
+        """
+        mode = 'stock' if self.stock else 'ssm'
+        if self.it.mode != mode:
+            raise story.DemoError(
+                'the conductors of the cloud are in %s mode: if nobody else '
+                'uses the cloud, change that with "tools/cloud.sh mode %s"'
+                % (self.it.mode, mode))
         self.screen.say('[bold]1.[/] The cloud runs, its conductors %s: %s' % (
             'as they are (stock)' if self.stock else 'with the plugins on',
             ', '.join(settings.CONDUCTORS)))
-        self.it.set_mode('stock' if self.stock else 'ssm')
 
     def boot(self) -> None:
         """Ask the API for the servers."""
@@ -170,12 +178,17 @@ class CloudDemo(story.Story):
             [str(where.venv / 'bin/nova-ssm'),
              '--config-file', str(etc / 'nova.conf'),
              '--config-file', str(etc / (settings.CONDUCTORS[0] + '.conf')),
-             'flow', 'list', '-f', 'json'],
+             'flow', 'list', '--request', self.databases.request_id,
+             '-f', 'json'],
             env={**os.environ, **services.environment(where)},
             capture_output=True, text=True)
         if run.returncode:
             self.screen.say('nova-ssm flow list failed: %s'
                             % run.stderr.strip(), 'red')
             return
-        self.screen.say('nova-ssm flow list: %d flows'
-                        % len(json.loads(run.stdout)))
+        states = collections.Counter(
+            flow['state'] for flow in json.loads(run.stdout))
+        self.screen.say('nova-ssm flow list --request %s: %s' % (
+            self.databases.request_id, ', '.join(
+                '%d %s' % (number, state)
+                for state, number in sorted(states.items()))))

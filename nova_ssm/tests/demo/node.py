@@ -69,20 +69,29 @@ def main() -> None:
     # Takes seconds; and Nova must not be imported before it.
     from nova_ssm.tests.functional import embedded
 
+    # As many servers as are asked for.
+    quota = {'instances': -1, 'cores': -1, 'ram': -1}
     ready = os.path.join(options.directory, embedded.READY)
     while options.wait and not os.path.exists(ready):
         time.sleep(0.02)
     nova = embedded.EmbeddedNova(
         options.directory, shared=True, roles=options.roles.split(','),
         hosts=options.hosts.split(','), host=options.host,
-        workflows=[name for name in options.workflows.split(',') if name])
+        workflows=[name for name in options.workflows.split(',') if name],
+        options={'quota': quota})
     nova.setUp()
     answers.write('{"ready": true}\n')
     for line in sys.stdin:
         answers.write(json.dumps(answer(nova, json.loads(line))) + '\n')
-    # Nothing to tidy up: the directory is the demo's own.
-    os._exit(0)
 
 
 if __name__ == '__main__':
-    main()
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:
+        logging.exception('this process of the demo ends')
+    # The threads of the services would go on. There is nothing to tidy up:
+    # the directory is the demo's own.
+    os._exit(status)

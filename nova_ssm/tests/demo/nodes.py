@@ -14,10 +14,13 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 from typing import Any
+
+TIMEOUT = 300  # seconds for an answer, on a very busy machine
 
 
 class NodeError(Exception):
@@ -74,8 +77,14 @@ class Node:
         self.process.wait()
 
     def _read(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        stdout = self.process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], TIMEOUT)
+        if not ready:
+            raise NodeError('the process "%s" did not answer within %d '
+                            'seconds; its output is in %s'
+                            % (self.name, TIMEOUT, self.log))
+        line = stdout.readline()
         if not line:
             raise NodeError('the process "%s" ended; its output is in %s'
                             % (self.name, self.log))

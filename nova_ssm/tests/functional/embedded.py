@@ -259,7 +259,7 @@ class EmbeddedNova(fixtures.Fixture):
         self.useFixture(nova_fixtures.ConfFixture(CONF))
         self.flags('api_database', connection=self._url('nova_api'))
         self.flags('database', connection=self._url('nova_cell1'))
-        self.flags(compute_driver='fake.MediumFakeDriver', host=self.host,
+        self.flags(compute_driver='fake.FakeDriver', host=self.host,
                    state_path=self.directory, report_interval=5)
         self.flags('oslo_concurrency', lock_path=self._path('locks'))
         # Where the wheel puts it.

@@ -22,8 +22,10 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import time
+from typing import TextIO
 
 from rich import console as rich_console
 
@@ -35,6 +37,7 @@ DEFAULT_LIST = os.path.join(LISTS, '2026.2.txt')
 EXCEPTIONS = os.path.join(LISTS, 'exceptions.txt')
 TEST_TIMEOUT = 300  # seconds: Nova's own limit for a test, a soft one
 GRACE = 60  # seconds after which the process of a hanging test is killed
+TEST_ID = re.compile(r'\w+(\.\w+){4,}')
 EVERY = 15  # seconds between two lines of progress without a terminal
 
 Answers = oracle_report.Answers
@@ -42,9 +45,15 @@ Differences = list[oracle_report.Difference]
 
 
 class Progress:
-    """Says how far a mode is: one line, renewed on a terminal."""
+    """Says how far a mode is: one line, renewed on a terminal.
 
-    def __init__(self, mode: str, total: int) -> None:
+    :param mode: its name
+    :param total: number of tests
+    :param lines: takes the answers as they come, as JSON lines
+    """
+
+    def __init__(self, mode: str, total: int, lines: TextIO) -> None:
+        self.lines = lines
         self.mode = mode
         self.total = total
         self.done = 0
@@ -54,6 +63,7 @@ class Progress:
 
     def __call__(self, answer: oracle_pool.Answer) -> None:
         """Count an answer."""
+        self.lines.write(json.dumps(dataclasses.asdict(answer)) + '\n')
         self.done += 1
         tty = sys.stderr.isatty()
         if answer.status == 'fail':
@@ -100,6 +110,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=2, metavar='N')
     parser.add_argument('--sample', type=int, metavar='N',
                         help='an evenly spaced sample of N tests')
+    parser.add_argument('--retries', type=int, default=0, metavar='N',
+                        help='run what fails with the plugins on again, up '
+                             'to N times, alone; what passes then is named '
+                             'as unstable (stock: at least once)')
     parser.add_argument('--workflows', metavar='LIST',
                         default='build_instances',
                         help='value of [ssm] workflows (%(default)s)')
@@ -123,6 +137,11 @@ def read_list(path: str, sample: int | None) -> list[str]:
     ids = list(dict.fromkeys(ids))
     if not ids:
         raise ValueError('%s: no test ids in it' % path)
+    for test_id in ids:
+        if not TEST_ID.match(test_id):
+            raise ValueError('%s: not the id of a test, '
+                             'PACKAGE.MODULE.CLASS.METHOD: %r'
+                             % (path, test_id))
     if sample and sample < len(ids):
         ids = [ids[number * len(ids) // sample] for number in range(sample)]
     return ids
@@ -187,22 +206,48 @@ def environment() -> None:
     os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 
-def run(options: argparse.Namespace, test_ids: list[str],
-        directory: str) -> tuple[dict, Differences, Answers]:
-    """Run all modes; return the summary, the differences, stock's answers."""
+def run_mode(mode: oracle_pool.Mode, options: argparse.Namespace,
+             test_ids: list[str], directory: str) -> tuple[Answers, float]:
+    """Run the tests in one mode; return the answers and the seconds.
+
+    What fails on stock Nova is run once more, alone: a test that fails there
+    excuses ours.
+    """
+    timeout = int(os.environ['OS_TEST_TIMEOUT']) + GRACE
+    retries = options.retries if mode.workflows else max(1, options.retries)
+    # What has run is kept also if the rest is interrupted.
+    with open(os.path.join(directory, mode.name + '.jsonl'), 'w',
+              buffering=1, encoding='utf-8') as lines:
+        progress = Progress(mode.name, len(test_ids), lines)
+        answers = oracle_pool.Pool(
+            mode, options.workers, directory, timeout).run(test_ids, progress)
+        for _ in range(retries):
+            failed = [test_id for test_id, answer in answers.items()
+                      if answer.status == 'fail']
+            if not failed:
+                break
+            again = oracle_pool.Pool(mode, 1, directory, timeout).run(
+                failed, Progress(mode.name + ' again', len(failed), lines))
+            for test_id, answer in again.items():
+                if answer.status != 'fail':
+                    answers[test_id] = dataclasses.replace(
+                        answer, unstable=True, error=answers[test_id].error)
+    return answers, progress.seconds
+
+
+def run(options: argparse.Namespace, test_ids: list[str], directory: str,
+        ) -> tuple[dict, Differences, dict[str, Answers]]:
+    """Run all modes; return the summary, the differences, the answers."""
     reasons = oracle_report.read_exceptions(options.exceptions)
     kept = Kept(options.results)
     stock = kept.load() if options.ssm_only else {}
-    timeout = int(os.environ['OS_TEST_TIMEOUT']) + GRACE
     differences: Differences = []
     rows: dict[str, dict] = {}
     problems: list[str] = []
+    all_answers: dict[str, Answers] = {}
     for mode in modes_of(options):
-        pool = oracle_pool.Pool(mode, options.workers, directory, timeout)
-        progress = Progress(mode.name, len(test_ids))
-        answers = pool.run(test_ids, progress)
-        write_json(os.path.join(directory, mode.name + '.json'),
-                   as_plain(answers))
+        answers, seconds = run_mode(mode, options, test_ids, directory)
+        all_answers[mode.name] = answers
         found: Differences = []
         if mode.workflows:
             found = oracle_report.compare(stock, answers, mode.name, reasons)
@@ -214,16 +259,15 @@ def run(options: argparse.Namespace, test_ids: list[str],
             kept.add(answers)
         differences += found
         rows[mode.name] = {
-            **oracle_report.counts(answers, progress.seconds),
+            **oracle_report.counts(answers, seconds),
             'newly_failing': [d.id for d in found if not d.reason],
             'excepted': {d.id: d.reason for d in found if d.reason},
         }
-    title = 'Nova %s, %s' % (importlib.metadata.version('nova'),
-                             os.path.basename(options.list))
-    summary = {'title': title, 'results': directory, 'modes': rows,
-               'problems': problems}
+    summary = {'title': 'Nova %s, %s' % (importlib.metadata.version('nova'),
+                                         os.path.basename(options.list)),
+               'results': directory, 'modes': rows, 'problems': problems}
     write_json(os.path.join(directory, 'summary.json'), summary)
-    return summary, differences, stock
+    return summary, differences, all_answers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -235,16 +279,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         test_ids = read_list(options.list, options.sample)
         os.makedirs(directory, exist_ok=True)
-        summary, differences, stock = run(options, test_ids, directory)
+        summary, differences, answers = run(options, test_ids, directory)
     except (OSError, ValueError, RuntimeError) as exc:
         print('oracle: %s' % exc, file=sys.stderr)
         return 2
     as_json = options.format == 'json'
     console = rich_console.Console(stderr=as_json)
     if not console.is_terminal:
-        console.width = 120
-    if not options.ssm_only:
-        oracle_report.print_stock_failures(console, stock)
+        console.width = 140
+    for mode, of_mode in answers.items():
+        oracle_report.print_remarks(console, mode, of_mode)
     oracle_report.print_differences(console, differences)
     if as_json:
         print(json.dumps(summary, indent=1))

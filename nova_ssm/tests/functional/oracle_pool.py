@@ -53,6 +53,8 @@ class Answer:
     :ivar flows: how many flows it ran
     :ivar states: how many flows by the state they ended in
     :ivar restarts: how often a flow was loaded from the journal
+    :ivar unstable: it failed first, with ``error``, and passed when it was
+        run again alone
     """
 
     id: str
@@ -62,6 +64,7 @@ class Answer:
     flows: int = 0
     restarts: int = 0
     states: dict[str, int] = dataclasses.field(default_factory=dict)
+    unstable: bool = False
 
 
 class WorkerDied(Exception):

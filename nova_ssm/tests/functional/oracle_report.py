@@ -113,6 +113,7 @@ def counts(answers: Answers, seconds: float) -> dict:
         'skip': status.count('skip'),
         'xfail': status.count('xfail'),
         'fail': status.count('fail'),
+        'unstable': sum(answer.unstable for answer in answers.values()),
         'with_flows': sum(1 for a in answers.values() if a.flows),
         'flows': sum(states.values()),
         'flow_states': states,
@@ -138,21 +139,29 @@ def print_differences(console: rich_console.Console,
                           soft_wrap=True)
 
 
-def print_stock_failures(console: rich_console.Console,
-                         stock: Answers) -> None:
-    """Name the tests that fail on stock Nova: they judge nothing."""
-    for test_id in sorted(stock):
-        if stock[test_id].status == 'fail':
-            error = stock[test_id].error.strip().splitlines() or ['']
-            console.print('FAILS ON STOCK %s: %s' % (test_id, error[-1]),
+def print_remarks(console: rich_console.Console, mode: str,
+                  answers: Answers) -> None:
+    """Name the tests that fail on stock Nova, and those that are unstable.
+
+    The former judge nothing, the latter may.
+    """
+    for test_id in sorted(answers):
+        answer = answers[test_id]
+        last = (answer.error.strip().splitlines() or [''])[-1]
+        if answer.unstable:
+            console.print('UNSTABLE (%s: passed when run again) %s: %s' % (
+                mode, test_id, last), markup=False, soft_wrap=True)
+        elif answer.status == 'fail' and mode == 'stock':
+            console.print('FAILS ON STOCK %s: %s' % (test_id, last),
                           markup=False, soft_wrap=True)
 
 
 def print_summary(console: rich_console.Console, summary: dict) -> None:
     """Print the closing table, one line a mode."""
     table = rich_table.Table(title=summary['title'])
-    columns = ('tests', 'ok', 'skip', 'xfail', 'fail', 'newly failing',
-               'excepted', 'ran flows', 'flows', 'restarts', 'seconds')
+    columns = ('tests', 'ok', 'skip', 'xfail', 'fail', 'unstable',
+               'newly failing', 'excepted', 'ran flows', 'flows', 'restarts',
+               'seconds')
     table.add_column('mode')
     for column in columns:
         table.add_column(column, justify='right')

@@ -195,7 +195,12 @@ class Runner:
             self.switch.before()
         self.restarts.count = 0
         result = Result()
-        test.run(result)
+        try:
+            test.run(result)
+        except SystemExit:
+            # unittest lets it through; a service of Nova that refuses its
+            # configuration raises it.
+            result.addError(test, sys.exc_info())
         answer.update(status=result.status, error=result.error,
                       seconds=round(time.monotonic() - start, 2),
                       restarts=self.restarts.count)

@@ -36,6 +36,9 @@ CASES = '''
         def test_kills_its_process(self):
             os._exit(7)
 
+        def test_exits(self):
+            raise SystemExit(3)
+
         def test_passes(self):
             print('to the log, not among the answers')
 
@@ -44,6 +47,11 @@ CASES = '''
 
         def test_skips(self):
             self.skipTest('not here')
+
+        def test_passes_the_second_time(self):
+            with open(os.environ['JUDGED_COUNT'], 'a+') as count:
+                count.write('x')
+                self.assertGreater(count.tell(), 1, 'the first time')
 
         @unittest.expectedFailure
         def test_passes_unexpectedly(self):
@@ -60,6 +68,7 @@ def pool(tmp_path, monkeypatch):
     (package / '__init__.py').touch()
     (package / 'cases.py').write_text(textwrap.dedent(CASES))
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.setenv('JUDGED_COUNT', str(tmp_path / 'count'))
     return oracle_pool.Pool(STOCK, 1, str(tmp_path), timeout=5)
 
 
@@ -71,10 +80,12 @@ def _run(pool, *names):
 
 def test_the_status_of_each_test(pool):
     answers = _run(pool, 'test_passes', 'test_fails', 'test_skips',
-                   'test_passes_unexpectedly', 'test_is_not_there')
+                   'test_passes_unexpectedly', 'test_is_not_there',
+                   'test_exits')
     assert {name: answer.status for name, answer in answers.items()} == {
         'test_passes': 'ok', 'test_fails': 'fail', 'test_skips': 'skip',
-        'test_passes_unexpectedly': 'fail', 'test_is_not_there': 'fail'}
+        'test_passes_unexpectedly': 'fail', 'test_is_not_there': 'fail',
+        'test_exits': 'fail'}
     assert 'the reason' in answers['test_fails'].error
     assert 'no such test' in answers['test_is_not_there'].error
 
@@ -134,9 +145,13 @@ def test_an_exception_needs_a_reason(tmp_path):
 
 def test_a_sample_is_spaced_evenly(tmp_path):
     path = tmp_path / 'list.txt'
-    path.write_text('# comment\n' + ''.join('t%d\n' % n for n in range(100)))
-    assert oracle.read_list(str(path), 4) == ['t0', 't25', 't50', 't75']
-    assert len(oracle.read_list(str(path), None)) == 100
+    ids = [PACKAGE + 'test_%d' % number for number in range(100)]
+    path.write_text('# comment\n' + '\n'.join(ids))
+    assert oracle.read_list(str(path), 4) == ids[::25]
+    assert oracle.read_list(str(path), None) == ids
+    path.write_text('2026-01-01 not a test')
+    with pytest.raises(ValueError, match='not the id of a test'):
+        oracle.read_list(str(path), None)
 
 
 def test_the_exit_status_and_the_kept_results(tmp_path, pool, capsys):
@@ -151,3 +166,18 @@ def test_the_exit_status_and_the_kept_results(tmp_path, pool, capsys):
     assert summary['modes']['stock']['fail'] == 1
     kept = oracle.Kept(str(tmp_path / 'results')).load()
     assert kept[PACKAGE + 'test_fails'].status == 'fail'
+
+
+def test_what_fails_on_stock_is_run_again(tmp_path, pool, capsys):
+    path = tmp_path / 'list.txt'
+    path.write_text(PACKAGE + 'test_passes_the_second_time\n'
+                    + PACKAGE + 'test_fails\n')
+    oracle.main(['--stock-only', '--results', str(tmp_path / 'results'),
+                 str(path)])
+    kept = oracle.Kept(str(tmp_path / 'results')).load()
+    assert kept[PACKAGE + 'test_passes_the_second_time'].unstable
+    assert kept[PACKAGE + 'test_passes_the_second_time'].status == 'ok'
+    assert kept[PACKAGE + 'test_fails'].status == 'fail'
+    out = capsys.readouterr().out
+    assert 'UNSTABLE' in out
+    assert 'the first time' in out

@@ -24,7 +24,8 @@ revision = '0001'
 down_revision = None
 
 _BLOB = sa.LargeBinary().with_variant(mysql.LONGBLOB(), 'mysql', 'mariadb')
-_TIME = sa.Float(53).with_variant(mysql.DOUBLE(asdecimal=False), 'mysql', 'mariadb')
+_TIME = sa.Float(53).with_variant(
+    mysql.DOUBLE(asdecimal=False), 'mysql', 'mariadb')
 _OPTIONS = {'mysql_engine': 'InnoDB', 'mysql_charset': 'utf8mb4'}
 
 

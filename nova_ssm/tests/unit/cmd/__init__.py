@@ -24,3 +24,12 @@ def one_process():
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def assert_one_line(result, *words):
+    """A command failed, and said why in one line with these words."""
+    code, out, err = result
+    assert (code, out, err.count('\n')) == (1, '', 1), result
+    assert err.startswith('ERROR: ')
+    for word in words:
+        assert word in err

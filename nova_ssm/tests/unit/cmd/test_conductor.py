@@ -135,8 +135,9 @@ def test_is_nova_conductor_with_our_manager(nova, config):
              if line.startswith('FACTS ')]
     assert json.loads(facts[0]) == {
         'binary': 'nova-conductor', 'topic': 'conductor', 'host': 'host1',
-        'class': 'ConductorManager', 'ours': True, 'started': 1, 'serves': True,
-        'option': None if nova else 'nova_ssm', 'eventlet': False}
+        'class': 'ConductorManager', 'ours': True, 'started': 1,
+        'serves': True, 'option': None if nova else 'nova_ssm',
+        'eventlet': False}
 
 
 def test_a_broken_manager_stops_the_start(nova, config):

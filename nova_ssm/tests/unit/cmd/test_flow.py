@@ -1,0 +1,183 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``nova-ssm flow``: what runs, who runs it, how far it is, why it failed."""
+
+import json
+import re
+
+import pytest
+from taskflow.patterns import linear_flow
+
+from nova_ssm.engine import database
+from nova_ssm.engine import journal
+from nova_ssm.engine import registry
+from nova_ssm.engine import runner
+from nova_ssm.engine import serialization
+from nova_ssm.engine import task
+from nova_ssm.tests.unit import cmd
+
+
+class Claim(task.Task):
+    """Succeeds, and is undone."""
+
+    def execute(self):
+        pass
+
+    def revert(self, result, flow_failures):
+        pass
+
+
+class Boot(task.Task):
+    """Does as it is told."""
+
+    def execute(self, fails, password):
+        if fails:
+            raise ValueError('no bootable device')
+
+
+def boot():
+    return linear_flow.Flow('boot').add(Claim(name='Claim'),
+                                        Boot(name='Boot'))
+
+
+@pytest.fixture
+def engine(url):
+    database.upgrade(url)
+    known = registry.Registry()
+    known.add(registry.FlowType('boot', '1.0', boot))
+    made = runner.Runner(database.Database(url), serialization.Serializer(),
+                         known, 'host1', renew=False)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def flows(engine):
+    """Three flows: one that failed, one that is done, one under way."""
+    def request(server, fails):
+        return journal.FlowRequest(
+            'boot', {'fails': fails, 'password': 'topsecret'},
+            subject=server, request_id='req-' + server)
+    failed, done, pending = (
+        request('a1', True), request('b2', False), request('c3', False))
+    engine.run(failed)
+    engine.run(done)
+    engine.board.start(pending, owner=engine.worker.id)
+    return {'failed': failed.uuid, 'done': done.uuid,
+            'pending': pending.uuid}
+
+
+def listed(nova_ssm, *args):
+    code, out, err = nova_ssm('flow', 'list', '-f', 'json', *args)
+    assert (code, err) == (0, '')
+    return json.loads(out)
+
+
+def test_list_shows_the_newest_first(nova_ssm, flows):
+    rows = listed(nova_ssm)
+    assert [row['uuid'] for row in rows] == [
+        flows['pending'], flows['done'], flows['failed']]
+    assert [row['state'] for row in rows] == [
+        'RUNNING', 'SUCCESS', 'REVERTED']
+    assert rows[2]['failure'] == 'Boot: ValueError: no bootable device'
+    assert (rows[1]['owner'], rows[1]['failure']) == (None, None)
+
+
+@pytest.mark.parametrize('args, names', (
+    (('--unfinished',), ['pending']),
+    (('--server', 'b2'), ['done']),
+    (('--server', 'b2', '--unfinished'), []),
+    (('--request', 'req-a1'), ['failed']),
+    (('--limit', '2'), ['pending', 'done']),
+))
+def test_list_finds(nova_ssm, flows, args, names):
+    assert [row['uuid'] for row in listed(nova_ssm, *args)] == [
+        flows[name] for name in names]
+
+
+def test_list_for_people(nova_ssm, flows):
+    _code, out, _err = nova_ssm('flow', 'list', '-f', 'csv')
+    header, *lines = out.splitlines()
+    assert header.replace('"', '').split(',')[:4] == [
+        'uuid', 'name', 'subject', 'state']
+    assert '(dead)' not in out
+    assert 'begins' in lines[0]
+    assert re.search(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', lines[0])
+    assert 'Boot' in lines[2] and 'None' not in out
+
+
+def test_list_shows_a_dead_owner(nova_ssm, flows, engine):
+    with engine.db.transaction() as connection:
+        connection.exec_driver_sql('UPDATE ssm_workers SET expires_at = 0')
+    _code, out, _err = nova_ssm('flow', 'list', '-f', 'csv', '--unfinished')
+    assert '%s (dead)' % engine.worker.id in out
+
+
+def test_list_shows_that_nobody_has_it(nova_ssm, flows, engine):
+    engine.board.release(flows['pending'], engine.worker.id)
+    _code, out, _err = nova_ssm('flow', 'list', '-f', 'csv', '--unfinished')
+    assert 'nobody' in out
+
+
+def test_list_long(nova_ssm, flows):
+    _code, out, _err = nova_ssm('flow', 'list', '-f', 'csv', '--long')
+    assert 'request_id' in out.splitlines()[0]
+
+
+@pytest.mark.parametrize('limit', ('0', '-1', 'x'))
+def test_list_limit_is_a_number(nova_ssm, flows, capsys, limit):
+    with pytest.raises(SystemExit) as caught:
+        nova_ssm('flow', 'list', '--limit', limit)
+    assert caught.value.code == 2
+    assert 'argument --limit: must be a number, at least 1' in (
+        capsys.readouterr().err)
+
+
+def test_show(nova_ssm, flows):
+    code, out, _err = nova_ssm('flow', 'show', flows['failed'], '-f', 'json')
+    shown = json.loads(out)
+    assert code == 0
+    assert (shown['uuid'], shown['state'], shown['subject']) == (
+        flows['failed'], 'REVERTED', 'a1')
+    steps = shown['steps']
+    assert [step['kind'] for step in (steps[0], steps[-1])] == [
+        'start', 'end']
+    assert ['Boot', 'FAILURE'] in [
+        [step['task'], step['state']] for step in steps]
+    assert [step['seq'] for step in steps] == list(range(len(steps)))
+
+
+def test_show_for_people(nova_ssm, flows):
+    _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
+    for words in ('the flow begins', 'Claim', 'Boot', 'FAILURE',
+                  'the flow ends', '+0.000 s'):
+        assert words in out
+
+
+@pytest.mark.parametrize('command', (('list', '--long'), ('show', 'done')))
+def test_no_secret_is_shown(nova_ssm, flows, command):
+    verb, arg = command
+    for form in ('json', 'table'):
+        _code, out, _err = nova_ssm(
+            'flow', verb, flows.get(arg, arg), '-f', form)
+        assert out and 'topsecret' not in out
+
+
+def test_show_of_an_unknown_flow_is_one_line(nova_ssm, flows):
+    cmd.assert_one_line(nova_ssm('flow', 'show', 'nonsense'),
+                        'there is no flow nonsense')
+
+
+@pytest.mark.parametrize('command', (('list',), ('show', 'x')))
+def test_missing_tables_are_one_line(nova_ssm, command):
+    cmd.assert_one_line(nova_ssm('flow', *command), 'nova-ssm db sync')

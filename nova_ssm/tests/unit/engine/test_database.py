@@ -1,0 +1,223 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The journal's database: what is said when it is not as it should be."""
+
+import os
+
+from oslo_db import exception as db_exc
+import pytest
+import sqlalchemy as sa
+
+from nova_ssm.engine import database
+from nova_ssm.engine import exception
+from nova_ssm.engine import schema
+from nova_ssm.tests.unit.engine import helpers
+
+AWAY = db_exc.DBConnectionError()
+
+
+def empty(tmp_path):
+    return 'sqlite:///%s' % (tmp_path / 'empty.db')
+
+
+def test_without_a_url_it_says_which_option_to_set():
+    with pytest.raises(exception.DatabaseUnusable,
+                       match=r'set \[ssm\] connection'):
+        database.Database('')
+
+
+def test_what_is_no_url_is_not_repeated():
+    with pytest.raises(exception.DatabaseUnusable,
+                       match='not a database URL') as caught:
+        database.Database('mysql:/nova:tiger@host/nova')
+    assert 'tiger' not in str(caught.value)
+    with pytest.raises(exception.DatabaseUnusable,
+                       match='not a database URL'):
+        database.Database('mysql+pymysql://nova:tiger@host:port/nova')
+
+
+def test_missing_tables_are_to_be_made(tmp_path):
+    db = database.Database(empty(tmp_path))
+    assert db.version() is None
+    with pytest.raises(exception.SchemaMissing,
+                       match='run "nova-ssm db sync"'):
+        db.check()
+
+
+def test_tables_of_an_older_release_are_to_be_upgraded(url, monkeypatch):
+    monkeypatch.setattr(database, 'head', lambda: '9999')
+    with pytest.raises(exception.SchemaMissing,
+                       match='at revision 0001, this release needs 9999'):
+        database.Database(url).check()
+
+
+def test_tables_of_a_newer_release_will_do(url):
+    set_version(url, '9999')
+    database.Database(url).check()
+
+
+def test_tables_of_a_newer_release_are_not_upgraded(url):
+    set_version(url, '9999')
+    with pytest.raises(exception.DatabaseUnusable, match='9999'):
+        database.upgrade(url)
+
+
+def set_version(url, version):
+    with helpers.shared(url).transaction() as connection:
+        connection.execute(sa.text(
+            'UPDATE ssm_alembic_version SET version_num = :v'),
+            {'v': version})
+
+
+@pytest.mark.parametrize('work', [
+    lambda url: database.Database(url).check(),
+    lambda url: database.upgrade(url),
+])
+@pytest.mark.parametrize('bad', [
+    'mysql+pymysql://nova:tiger@127.0.0.1:1/nova',
+    'postgresql+psycopg2://nova:tiger@127.0.0.1:1/nova',
+    'nosuchdb://nova:tiger@127.0.0.1/nova'])
+def test_an_unreachable_database_is_named_without_its_password(work, bad):
+    with pytest.raises(exception.DatabaseUnusable) as caught:
+        work(bad)
+    assert '//nova:***@127.0.0.1' in str(caught.value)
+    assert 'tiger' not in str(caught.value)
+
+
+def test_upgrading_twice_changes_nothing(url):
+    database.upgrade(url)
+    assert database.Database(url).version() == database.head()
+    database.Database(url).check()
+
+
+def test_the_migrations_make_the_tables_that_the_code_works_with(
+        url, tmp_path):
+    migrated = helpers.shared(url).engine
+    made = sa.create_engine(empty(tmp_path))
+    schema.metadata.create_all(made)
+    assert tables(migrated) == tables(made)
+    assert set(tables(made)) == set(schema.metadata.tables)
+
+
+def tables(engine):
+    inspector = sa.inspect(engine)
+    return {
+        name: ([{**column, 'type': str(column['type'])}
+                for column in inspector.get_columns(name)],
+               inspector.get_pk_constraint(name)['constrained_columns'],
+               sorted((index['name'], index['column_names'])
+                      for index in inspector.get_indexes(name)))
+        for name in inspector.get_table_names()
+        if name != database.VERSION_TABLE}
+
+
+def test_nothing_is_connected_before_it_is_needed(tmp_path):
+    database.Database(empty(tmp_path))
+    assert not os.path.exists(tmp_path / 'empty.db')
+
+
+def test_a_transaction_is_rolled_back_if_it_raises(db):
+    with pytest.raises(KeyError):
+        with db.transaction() as connection:
+            add_worker(connection)
+            raise KeyError()
+    assert workers(db) == 0
+
+
+def add_worker(connection):
+    connection.execute(schema.workers.insert().values(
+        id='a', host='h', pid=1, process_started=0, started_at=0,
+        expires_at=0))
+
+
+def workers(db):
+    with db.transaction() as connection:
+        return connection.execute(sa.select(
+            sa.func.count()).select_from(schema.workers)).scalar()
+
+
+@pytest.mark.parametrize('error', [
+    AWAY, db_exc.DBDeadlock(), sa.exc.TimeoutError(),
+    sa.exc.OperationalError('', {}, Exception('server is shutting down'))])
+def test_a_write_is_tried_again_until_the_database_takes_it(
+        url, error, caplog):
+    db = database.Database(url)
+    helpers.Outage(db, [error] * 3)
+    db.write(add_worker)
+    assert workers(db) == 1
+    assert 'trying again until it does' in caplog.text
+
+
+def test_a_write_gives_up_when_it_is_told_to(url):
+    db = database.Database(url)
+    errors = [AWAY] * 10
+    helpers.Outage(db, errors)
+    answers = iter([False, False, True])
+    with pytest.raises(db_exc.DBConnectionError):
+        db.write(add_worker, give_up=lambda: next(answers))
+    assert len(errors) == 7
+
+
+def test_a_write_that_is_wrong_is_not_tried_again(db):
+    tries = []
+
+    def work(connection):
+        tries.append(1)
+        add_worker(connection)
+
+    db.write(work)
+    with pytest.raises(db_exc.DBDuplicateEntry):
+        db.write(work)
+    assert len(tries) == 2
+
+
+def test_a_database_that_is_away_when_first_used_is_waited_for(
+        url, monkeypatch):
+    db = database.Database(url)
+    create, errors = db._create_engine, [AWAY, AWAY]
+
+    def create_engine():
+        if errors:
+            raise errors.pop()
+        return create()
+
+    monkeypatch.setattr(db, '_create_engine', create_engine)
+    db.write(add_worker)
+    assert workers(db) == 1
+
+
+def test_a_fork_gets_connections_of_its_own(url):
+    db = database.Database(url)
+    here = db.engine
+    assert db.engine is here
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            db.write(add_worker)
+            os.write(write, b'new' if db.engine is not here else b'old')
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 3) == b'new'
+    assert db.engine is here
+    assert workers(db) == 1
+
+
+def test_a_closed_database_may_be_used_again(url):
+    db = database.Database(url)
+    db.write(add_worker)
+    db.close()
+    assert workers(db) == 1
+    db.close()
+    db.close()

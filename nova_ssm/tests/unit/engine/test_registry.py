@@ -1,0 +1,54 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Which flows a process can run."""
+
+import pytest
+
+from nova_ssm.engine import exception
+from nova_ssm.engine import registry
+from nova_ssm.tests.unit.engine import helpers
+
+
+@pytest.fixture
+def known():
+    made = registry.Registry()
+    made.add(registry.FlowType('resize', '2.3', helpers.linear))
+    return made
+
+
+@pytest.mark.parametrize('version, can', [
+    ('2.3', True), ('2.0', True),
+    ('2.4', False),             # a newer conductor's
+    ('2.10', False),            # not a text
+    ('1.9', False), ('3.0', False)])
+def test_a_flow_of_the_same_major_version_and_not_newer_can_be_run(
+        known, version, can):
+    assert known.can_run('resize', version) is can
+
+
+def test_an_unknown_flow_cannot_be_run(known):
+    assert not known.can_run('other', '2.3')
+    with pytest.raises(exception.UnknownFlow,
+                       match='no flow named other .*only resize'):
+        known.get('other')
+
+
+def test_an_empty_registry_says_so():
+    with pytest.raises(exception.UnknownFlow, match='only none'):
+        registry.Registry().get('resize')
+
+
+def test_a_name_belongs_to_one_flow(known):
+    known.add(known.get('resize'))
+    with pytest.raises(ValueError, match='two flows are named resize'):
+        known.add(registry.FlowType('resize', '2.3', lambda: None))

@@ -1,0 +1,53 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The clock of the database."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
+
+from nova_ssm.engine import schema
+
+
+def clock(db):
+    with db.transaction() as connection:
+        return connection.execute(sa.select(
+            schema.now(), sa.func.strftime('%s', 'now'))).one()
+
+
+def test_now_is_seconds_since_the_epoch(db):
+    now, whole = clock(db)
+    assert isinstance(now, float)
+    assert abs(now - int(whole)) <= 1
+
+
+def test_now_is_asked_anew_each_time_and_never_goes_back(db):
+    times = [clock(db)[0] for _ in range(50)]
+    assert times == sorted(times)
+    assert len(set(times)) > 1
+
+
+def test_now_can_be_reckoned_with(db):
+    with db.transaction() as connection:
+        assert connection.execute(sa.select(
+            schema.now() + 10.5 > schema.now())).scalar()
+
+
+def test_each_database_is_asked_in_its_own_words():
+    def words(dialect):
+        return str(sa.select(schema.now()).compile(dialect=dialect))
+
+    assert 'julianday' in words(sqlite.dialect())
+    assert 'SYSDATE(6)' in words(mysql.dialect())
+    assert 'clock_timestamp()' in words(postgresql.dialect())

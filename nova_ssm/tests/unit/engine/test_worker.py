@@ -1,0 +1,227 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The lease of a worker process."""
+
+import os
+import subprocess
+import sys
+import time
+
+from oslo_db import exception as db_exc
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from nova_ssm.engine import database
+from nova_ssm.engine import schema
+from nova_ssm.engine import worker
+from nova_ssm.tests.unit.engine import helpers
+
+
+@pytest.fixture
+def own_db(url):
+    made = database.Database(url, sqlite_synchronous=False)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make(own_db):
+    made = []
+
+    def of(lease=60, host='host'):
+        made.append(worker.Worker(own_db, host, lease))
+        return made[-1]
+
+    yield of
+    for one in made:
+        one.stop()
+
+
+def alive(db):
+    """The ids of the workers whose lease has not run out."""
+    c = schema.workers.c
+    with db.transaction() as connection:
+        return set(connection.execute(sa.select(c.id).where(
+            c.expires_at > schema.now())).scalars())
+
+
+def test_a_worker_is_registered_when_it_starts(make, db):
+    one = make()
+    assert not one.valid
+    assert alive(db) == set()
+    one.start(renew=False)
+    assert one.valid
+    assert alive(db) == {one.id}
+
+
+def test_its_name_tells_host_and_process_and_is_never_used_again(make):
+    one, other = make(), make()
+    assert one.id.startswith('host:%d:' % os.getpid())
+    assert one.id != other.id
+
+
+def test_a_lease_runs_out_by_itself(make, db):
+    one = make(lease=0.05)
+    one.start(renew=False)
+    while alive(db) or one.valid:
+        time.sleep(0.01)
+
+
+def test_a_started_worker_renews_its_lease(make, db):
+    one = make(lease=1.5)
+    first = renewed(one, db)
+    one.start()
+    while renewed(one, db) in (first, None):
+        time.sleep(0.01)
+    assert one.lapses == 1      # the first time
+    assert one.valid
+
+
+def renewed(one, db):
+    with db.transaction() as connection:
+        return connection.execute(sa.select(
+            schema.workers.c.expires_at).where(
+                schema.workers.c.id == one.id)).scalar()
+
+
+def test_a_stopped_worker_is_gone_at_once(make, db):
+    one = make()
+    one.start()
+    one.stop()
+    assert alive(db) == set()
+    assert one._thread is not None and not one._thread.is_alive()
+
+
+def test_a_stopped_worker_with_a_step_under_way_keeps_its_lease(make, db):
+    one = make()
+    one.start()
+    one.stop(idle=False)
+    assert alive(db) == {one.id}
+    assert one._thread is not None and not one._thread.is_alive()
+
+
+def test_a_worker_stops_though_the_database_is_away(make, own_db, caplog):
+    one = make()
+    one.start()
+    helpers.Outage(own_db, [db_exc.DBConnectionError()])
+    one.stop()
+    assert 'could not be given back' in caplog.text
+
+
+def test_a_lapse_is_counted(make, db, url):
+    one = make()
+    one.renew()
+    lapses = one.lapses
+    one.renew()
+    assert one.lapses == lapses
+    helpers.expire_leases(url)
+    one.renew()
+    assert one.lapses == lapses + 1
+    with db.transaction() as connection:
+        connection.execute(schema.workers.delete())
+    one.renew()
+    assert one.lapses == lapses + 2
+    assert alive(db) == {one.id}
+
+
+def test_a_lease_is_renewed_though_the_database_was_away(make, own_db):
+    one = make()
+    helpers.Outage(own_db, [db_exc.DBConnectionError()] * 2)
+    one.renew()
+    assert one.valid
+
+
+def test_a_lease_that_cannot_be_renewed_is_tried_again(
+        make, own_db, caplog):
+    one = make(lease=0.6)
+    one.start()
+    errors = [db_exc.DBDataError('x')]
+    helpers.Outage(own_db, errors)
+    while errors or not one.valid:
+        time.sleep(0.01)
+    assert 'could not be renewed, its flows wait' in caplog.text
+
+
+# -- neighbours ------------------------------------------------------------
+
+@pytest.fixture
+def neighbour():
+    """A process of the same host."""
+    process = subprocess.Popen([sys.executable, '-c', 'input()'],
+                               stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def as_process(one, pid):
+    one.pid = pid
+    one.renew()
+    return one
+
+
+def test_a_killed_neighbour_is_buried(make, db, neighbour):
+    one = as_process(make(), neighbour.pid)
+    assert worker.bury_dead_neighbours(db, 'host') == []
+    neighbour.kill()
+    # Before its parent has asked, it is still there as a zombie.
+    while psutil.Process(neighbour.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+    assert alive(db) == set()
+
+
+def test_a_neighbour_that_was_waited_for_is_buried_too(
+        make, db, neighbour):
+    one = as_process(make(), neighbour.pid)
+    neighbour.kill()
+    neighbour.wait()
+    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+
+
+def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
+    one = as_process(make(), neighbour.pid)
+    with db.transaction() as connection:
+        connection.execute(schema.workers.update().values(
+            process_started=schema.workers.c.process_started - 100))
+    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+
+
+def test_who_lives_elsewhere_is_left_alone(make, db, neighbour):
+    as_process(make(host='elsewhere'), neighbour.pid)
+    neighbour.kill()
+    neighbour.wait()
+    assert worker.bury_dead_neighbours(db, 'host') == []
+
+
+def test_who_lives_in_another_container_is_left_alone(
+        make, db, neighbour, monkeypatch):
+    """Its pids mean nothing here."""
+    with monkeypatch.context() as there:
+        there.setattr(worker, '_place', lambda host: host + '/other')
+        as_process(make(), neighbour.pid)
+    neighbour.kill()
+    neighbour.wait()
+    assert worker.bury_dead_neighbours(db, 'host') == []
+
+
+def test_a_process_that_may_not_be_looked_at_is_not_buried(
+        make, db, monkeypatch):
+    make().renew()
+
+    def process(pid):
+        raise psutil.AccessDenied(pid)
+
+    monkeypatch.setattr(psutil, 'Process', process)
+    assert worker.bury_dead_neighbours(db, 'host') == []

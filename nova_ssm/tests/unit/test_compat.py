@@ -1,0 +1,56 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What Nova keeps to itself: asking a compute for an answer."""
+
+from unittest import mock
+
+from nova import rpc
+import oslo_messaging as messaging
+import pytest
+
+from nova_ssm import compat
+
+
+@pytest.fixture
+def client(monkeypatch):
+    """The client of the compute's cell."""
+    made = mock.Mock()
+    monkeypatch.setattr(rpc, 'get_client', lambda target: target)
+    monkeypatch.setattr(
+        rpc, 'ClientRouter', lambda default: mock.Mock(
+            client=lambda context: made.of(default, context)))
+    return made
+
+
+def test_ping_goes_through_the_queue_of_builds(client):
+    assert compat.ping_compute('context', 'host1', 5) is True
+    (target, context), _kwargs = client.of.call_args
+    assert (target.topic, target.namespace) == ('compute', 'baseapi')
+    assert context == 'context'
+    routed = client.of.return_value
+    routed.prepare.assert_called_once_with(server='host1', timeout=5)
+    routed.prepare.return_value.call.assert_called_once_with(
+        'context', 'ping', arg='nova_ssm')
+
+
+def test_no_answer(client):
+    client.of.return_value.prepare.return_value.call.side_effect = (
+        messaging.MessagingTimeout('no'))
+    assert compat.ping_compute('context', 'host1', 5) is False
+
+
+def test_no_bus_is_not_no_answer(client):
+    client.of.return_value.prepare.return_value.call.side_effect = (
+        messaging.MessageDeliveryFailure('bus'))
+    with pytest.raises(messaging.MessageDeliveryFailure):
+        compat.ping_compute('context', 'host1', 5)

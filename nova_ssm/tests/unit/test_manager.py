@@ -1,0 +1,149 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The manager routes an operation to its workflow, or to Nova."""
+
+import inspect
+from unittest import mock
+
+from nova.conductor import manager as nova_manager
+from oslo_config import cfg
+import pytest
+
+from nova_ssm.engine import database
+from nova_ssm import exception
+from nova_ssm import manager
+from nova_ssm import runtime
+
+CONF = cfg.CONF
+
+
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """nova.conf with a journal whose tables are there."""
+    manager.conf.register_opts(CONF)
+    url = 'sqlite:///%s' % (tmp_path / 'journal.db')
+    database.upgrade(url)
+    CONF.set_override('connection', url, 'ssm')
+    CONF.set_override('workflows', ['build_instances'], 'ssm')
+    # Nova's own part asks for a cloud.
+    monkeypatch.setattr(nova_manager.ComputeTaskManager, '__init__',
+                        lambda self: setattr(self, 'host', 'conductor'))
+    yield url
+    for name in ('connection', 'workflows', 'encryption_keys'):
+        CONF.clear_override(name, 'ssm')
+
+
+METHODS = {
+    name: [parameter.name for parameter in inspect.signature(
+        method).parameters.values()][2:]
+    for name, method in vars(manager.ComputeTaskManager).items()
+    if not name.startswith('_') and name != 'post_start_hook'}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_takes_what_nova_takes(method):
+    """Names and defaults: both are a part of the RPC API."""
+    ours, novas = (
+        inspect.signature(getattr(cls, method)).parameters.values()
+        for cls in (manager.ComputeTaskManager,
+                    nova_manager.ComputeTaskManager))
+    assert [(p.name, p.default) for p in ours] == [
+        (p.name, p.default) for p in novas]
+
+
+@pytest.mark.parametrize('taken', (True, False))
+@pytest.mark.parametrize('method', METHODS)
+def test_routes(journal, monkeypatch, method, taken):
+    """Every argument arrives, by its name."""
+    routed = manager.ComputeTaskManager()
+    workflow = mock.Mock()
+    workflow.takes.return_value = taken
+    routed._workflows = {method: workflow}
+    stock = mock.Mock()
+    monkeypatch.setattr(nova_manager.ComputeTaskManager, method, stock)
+    kwargs = {name: object() for name in METHODS[method]}
+    getattr(routed, method)('context', **kwargs)
+    chosen, other = getattr(workflow, method), stock
+    if not taken:
+        chosen, other = other, chosen
+    chosen.assert_called_once_with('context', **kwargs)
+    other.assert_not_called()
+    workflow.takes.assert_called_once_with(method, **kwargs)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_routes_to_nova_what_is_not_named(journal, monkeypatch, method):
+    CONF.set_override('workflows', [], 'ssm')
+    stock = mock.Mock()
+    monkeypatch.setattr(nova_manager.ComputeTaskManager, method, stock)
+    getattr(manager.ComputeTaskManager(), method)(
+        'context', **dict.fromkeys(METHODS[method]))
+    stock.assert_called_once()
+
+
+def test_loads_what_is_named(journal):
+    assert set(manager.ComputeTaskManager()._workflows) == {
+        'schedule_and_build_instances', 'build_instances'}
+
+
+@pytest.mark.parametrize('workflows', ([], ['build_instances']))
+def test_recovers_in_each_worker_if_there_is_a_workflow(journal, monkeypatch,
+                                                        workflows):
+    started = mock.Mock()
+    monkeypatch.setattr(runtime.Runtime, 'start', started)
+    CONF.set_override('workflows', workflows, 'ssm')
+    made = manager.ComputeTaskManager()
+    started.assert_not_called()
+    made.post_start_hook()
+    assert started.call_count == len(workflows)
+
+
+# -- what stops the start, and what it says -------------------------------
+
+def start():
+    with pytest.raises(exception.ConfigurationError) as caught:
+        manager.ComputeTaskManager()
+    assert '\n' not in str(caught.value)
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def test_an_unknown_workflow_stops_the_start(journal):
+    CONF.set_override('workflows', ['nonsense'], 'ssm')
+    assert "'nonsense', which is not installed" in start()
+
+
+def test_missing_tables_stop_the_start(journal, tmp_path):
+    CONF.set_override('connection', 'sqlite:///%s' % (tmp_path / 'new.db'),
+                      'ssm')
+    assert 'run "nova-ssm db sync"' in start()
+
+
+def test_a_wrong_key_stops_the_start(journal):
+    CONF.set_override('encryption_keys', ['short'], 'ssm')
+    said = start()
+    assert '[ssm] encryption_keys' in said and 'nova-ssm key new' in said
+    assert 'short' not in said
+
+
+def test_no_database_stops_the_start(journal, monkeypatch):
+    monkeypatch.setattr(runtime.ssm_conf, 'journal_url', lambda conf: None)
+    assert 'set [ssm] connection' in start()
+
+
+def test_an_unreachable_database_stops_the_start(journal):
+    CONF.set_override('connection',
+                      'mysql+pymysql://nova:secret@127.0.0.1:1/nova', 'ssm')
+    said = start()
+    assert '127.0.0.1:1' in said
+    assert 'secret' not in said
