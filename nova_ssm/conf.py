@@ -51,7 +51,7 @@ ssm_opts = [
         help='Seconds between two looks of a worker for flows that nobody '
              'runs.'),
     cfg.IntOpt(
-        'recovery_concurrency', default=16, min=1,
+        'recovery_concurrency', default=32, min=1,
         help='How many flows of dead workers one worker goes on with side '
              'by side.'),
 ]

@@ -90,6 +90,7 @@ class FlowLog:
     :param worker: the owning worker
     :param after_commit: told of each row once it is committed
     :param next_seq: where the journal of the flow goes on
+    :param version_of: the version of a flow that is posted now, by its name
     :ivar lapses: how often the worker's lease had run out when the flow was
         ours for certain; None if that is to be asked
     """
@@ -98,7 +99,10 @@ class FlowLog:
                  serializer: serialization.Serializer,
                  flow_uuid: str, worker: worker_module.Worker,
                  after_commit: AfterCommit | None = None,
-                 next_seq: int = 0) -> None:
+                 next_seq: int = 0,
+                 version_of: Callable[[str], str] = lambda name: '1.0'
+                 ) -> None:
+        self.version_of = version_of
         self.uuid = flow_uuid
         self.writer = worker.id
         self.tasks: dict[str, Any] = {}
@@ -190,6 +194,7 @@ class FlowLog:
         record['results'] = [child.uuid for child in detail.results]
         for child in detail.results:
             child.parent_uuid = self.uuid
+            child.version = self.version_of(child.name)
         return list(detail.results)
 
     def _must_write(self, detail: models.AtomDetail) -> bool:

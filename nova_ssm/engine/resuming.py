@@ -31,6 +31,7 @@ from taskflow.engines.action_engine import traversal
 from taskflow import exceptions as taskflow_exc
 from taskflow import states as taskflow_states
 from taskflow import task as taskflow_task
+from taskflow.types import failure as taskflow_failure
 
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
@@ -61,7 +62,7 @@ def arm(engine: Engine, loaded: loading.Loaded) -> None:
         if isinstance(task, ssm_task.Task) and (
                 not task.once or task.name in loaded.started):
             task.recover_first()
-        _watch(engine, task, begun, loaded.missing)
+        _watch(engine, task, begun, loaded)
     failed = [task for task in tasks if engine.storage.get_atom_state(
         task.name) == taskflow_states.FAILURE]
     if failed and loaded.failed:
@@ -94,19 +95,17 @@ def _state(engine: Engine, atom: Any) -> str:
 
 
 def _watch(engine: Engine, task: taskflow_task.Task, begun: dict[str, Any],
-           missing: list[str]) -> None:
+           loaded: loading.Loaded) -> None:
     """Wrap the next execution of a task."""
     first = task.execute
 
     def execute(*args: Any, **kwargs: Any) -> Any:
-        if not missing:
+        if not loaded.missing:
             task.__dict__.pop('execute')
         begun.pop(task.name, None)
         try:
-            if missing:
-                raise exception.SecretUnavailable(
-                    'the flow was interrupted, and a secret that it needs to '
-                    'go on cannot be read back: %s' % missing[0])
+            if loaded.missing:
+                return _without_secrets(task, loaded, *args, **kwargs)
             return first(*args, **kwargs)
         except Exception as exc:
             if begun:
@@ -118,6 +117,24 @@ def _watch(engine: Engine, task: taskflow_task.Task, begun: dict[str, Any],
     task.__dict__['execute'] = execute
 
 
+def _without_secrets(task: Any, loaded: loading.Loaded, *args: Any,
+                     **kwargs: Any) -> Any:
+    """Begin nothing, but see whether it was done already.
+
+    A task with ``once`` that had begun must not be given up unseen: its
+    recovery may find it done. It may not do it again, though.
+    """
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise exception.SecretUnavailable(
+            'the flow was interrupted, and a secret that it needs to go on '
+            'cannot be read back: %s' % loaded.missing[0])
+
+    if task.name not in loaded.started:
+        return refuse()
+    task.__dict__['execute'] = refuse
+    return task.recover(*args, **kwargs)
+
+
 def _undo_too(engine: Engine, begun: dict[str, Any],
               exc: BaseException) -> None:
     """Let the engine revert what may have begun, as if it had failed."""
@@ -125,15 +142,25 @@ def _undo_too(engine: Engine, begun: dict[str, Any],
         if (_state(engine, task) != taskflow_states.PENDING or
                 isinstance(task, ssm_task.Task) and not task.undoes()):
             continue
-        try:
-            engine.storage.fetch_mapped_args(
-                task.revert_rebind, atom_name=task.name,
-                optional_args=task.revert_optional)
-        except taskflow_exc.NotFound as error:
-            LOG.warning('Flow %s: task %s may have begun before it was '
-                        'interrupted, but it cannot be undone: %s',
-                        engine.storage.flow_uuid, task.name, error)
-        else:
+        if _can_undo(engine, task):
             engine.storage.save(task.name, failures.to_failure(exc),
                                 taskflow_states.FAILURE)
+        else:
+            LOG.warning('Flow %s: task %s may have begun before it was '
+                        'interrupted, but it cannot be undone: what it was '
+                        'given is not known any more',
+                        engine.storage.flow_uuid, task.name)
     begun.clear()
+
+
+def _can_undo(engine: Engine, task: taskflow_task.Task) -> bool:
+    """Whether there is everything that its revert takes."""
+    try:
+        given = engine.storage.fetch_mapped_args(
+            task.revert_rebind, atom_name=task.name,
+            optional_args=task.revert_optional)
+    except taskflow_exc.NotFound:
+        return False
+    # What a failed task should have provided is its failure to TaskFlow.
+    return not any(isinstance(value, taskflow_failure.Failure)
+                   for value in given.values())

@@ -192,7 +192,8 @@ class Runner:
                 next_seq: int) -> journal.FlowLog:
         return journal.FlowLog(
             self.db, self._serializer, uuid, worker,
-            after_commit=self.after_commit, next_seq=next_seq)
+            after_commit=self.after_commit, next_seq=next_seq,
+            version_of=lambda name: self.registry.get(name).version)
 
     @contextlib.contextmanager
     def _holding(self, log: journal.FlowLog) -> Iterator[None]:

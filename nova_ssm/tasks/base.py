@@ -13,16 +13,21 @@
 """What all tasks on Nova share."""
 
 from collections.abc import Callable
+import functools
+import re
 from typing import Any
 
 from taskflow.types import failure as taskflow_failure
 
+from nova_ssm.engine import exception as engine_exc
 from nova_ssm.engine import failures
 from nova_ssm.engine import journal
 from nova_ssm.engine import task
 from nova_ssm.tasks import types
 
 Failure = taskflow_failure.Failure
+
+_FRAME = re.compile(r'^  File "([^"]+)", line (\d+), in (\S+)$', re.M)
 
 
 class NovaTask(task.Task):
@@ -53,6 +58,30 @@ def while_handling(exc: BaseException, work: Callable[..., Any],
                    *args: Any, **kwargs: Any) -> Any:
     """Call a helper that takes the traceback from sys.exc_info()."""
     try:
-        raise exc
+        _raise_where_it_was(exc)
     except type(exc):
         return work(*args, **kwargs)
+
+
+def _raise_where_it_was(exc: BaseException) -> None:
+    """Raise an exception with the traceback that it had.
+
+    One that comes from the journal has its traceback as text only, but Nova
+    shows users the frames. So it is raised through frames of these names.
+    """
+    frames: list[tuple[str, str, str]] = []
+    cause = exc.__cause__
+    if isinstance(cause, engine_exc.RemoteTraceback):
+        exc = exc.with_traceback(None)
+        frames = _FRAME.findall(cause.text.rpartition(
+            'Traceback (most recent call last):')[2])
+
+    def step() -> None:
+        raise exc
+
+    for path, line, function in reversed(frames):
+        # Nothing of the text is run: it is a file name and a name.
+        code = compile('\n' * (int(line) - 1) + 'step()', path, 'exec')
+        step = functools.partial(
+            exec, code.replace(co_name=function), {'step': step})
+    step()

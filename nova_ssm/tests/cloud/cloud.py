@@ -203,7 +203,7 @@ class Cloud:
             yield
 
     def _set_mode(self, mode: str) -> None:
-        """Write the conductors' files, restart those that run if they differ."""
+        """Write the conductors' files; if they differ, restart who runs."""
         if mode not in MODES:
             raise settings.CloudError(
                 f'no mode {mode!r}; there are: ' + ', '.join(MODES))

@@ -113,6 +113,15 @@ def test_a_claimed_flow_is_not_claimed_again(board, me, own_db):
                 board.claim(view, who)
 
 
+def test_a_claim_needs_to_have_seen_the_last_one(board, me):
+    """What was seen of the flow may be long over."""
+    seen = board.post('flow')
+    board.claim(seen, me)
+    board.abandon(seen, me)
+    with pytest.raises(taskflow_exc.UnclaimableJob):
+        board.claim(seen, me)
+
+
 def test_a_flow_is_free_again_when_its_owners_lease_has_run_out(
         board, me, own_db, url):
     job = board.post('flow')
