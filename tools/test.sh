@@ -91,7 +91,7 @@ step_cloud-up() { "$ROOT/tools/cloud.sh" up; }
 
 step_cloud() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/cloud; }
 
-step_crash() { "$ROOT/tools/crash.sh" --rounds 2; }
+step_crash() { "$ROOT/tools/crash.sh" --rounds 2 --mode ssm; }
 
 TABLE=()
 PASSED=0

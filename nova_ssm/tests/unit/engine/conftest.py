@@ -43,3 +43,10 @@ def db(url):
 @pytest.fixture
 def world():
     return helpers.World()
+
+
+@pytest.fixture
+def process(url, world):
+    def make(flows, **kwargs):
+        return helpers.Process(url, world, flows, **kwargs)
+    return make

@@ -13,8 +13,10 @@
 """The journal's database: what is said when it is not as it should be."""
 
 import os
+from unittest import mock
 
 from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import enginefacade
 import pytest
 import sqlalchemy as sa
 
@@ -184,14 +186,17 @@ def test_a_write_that_is_wrong_is_not_tried_again(db):
 def test_a_database_that_is_away_when_first_used_is_waited_for(
         url, monkeypatch):
     db = database.Database(url)
-    create, errors = db._create_engine, [AWAY, AWAY]
+    make, errors = enginefacade.transaction_context, [AWAY, AWAY]
 
-    def create_engine():
+    def transaction_context():
+        made = make()
         if errors:
-            raise errors.pop()
-        return create()
+            error = errors.pop()
+            made = mock.Mock(**{'writer.get_engine.side_effect': error})
+        return made
 
-    monkeypatch.setattr(db, '_create_engine', create_engine)
+    monkeypatch.setattr(database.enginefacade, 'transaction_context',
+                        transaction_context)
     db.write(add_worker)
     assert workers(db) == 1
 
