@@ -51,7 +51,12 @@ class ComputeTaskManager(manager.ComputeTaskManager):
     def post_start_hook(self) -> None:
         """Go on with what dead conductors left, in each worker."""
         if self._workflows:
-            self.ssm.start()
+            self.ssm.start(self._on_worker_death)
+
+    def _on_worker_death(self, worker_id: str) -> None:
+        for workflow in {id(w): w for w in
+                         self._workflows.values()}.values():
+            workflow.on_worker_death(worker_id)
 
     def _workflow(self, method: str, **kwargs: Any) -> Any:
         workflow = self._workflows.get(method)

@@ -18,19 +18,23 @@ One class an operation, an entry point in ``nova_ssm.workflows``.
 import abc
 from collections.abc import Iterable
 from typing import Any, ClassVar
+import uuid
 
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
 from nova import objects
+from oslo_db import exception as db_exc
 from oslo_log import log as logging
 import stevedore
 
 from nova_ssm.engine import journal
+from nova_ssm.engine import queries
 from nova_ssm.engine import registry
 from nova_ssm.engine import runner as runner_module
 from nova_ssm.engine import serialization
 from nova_ssm import exception
 from nova_ssm.flows import build_instances
+from nova_ssm.tasks import abandoned
 
 LOG = logging.getLogger(__name__)
 
@@ -58,6 +62,14 @@ class Workflow(abc.ABC):
     def takes(self, method: str, *args: Any, **kwargs: Any) -> bool:
         """Whether it runs this call; if not, it is left to Nova."""
         return True
+
+
+    def on_worker_death(self, worker_id: str) -> None:  # noqa: B027
+        """Look after what a dead conductor worker leaves beside its flows.
+
+        Called once or more for each, by any conductor. Most have nothing to
+        look after.
+        """
 
 
 class BuildInstances(Workflow):
@@ -141,6 +153,23 @@ class BuildInstances(Workflow):
                           outcome.failure, exc_info=outcome.failure)
             if outcome.failed_task not in self._quiet:
                 outcome.reraise()
+
+    def on_worker_death(self, worker_id: str) -> None:
+        """Have servers looked after whose computes were calling it."""
+        if not queries.subjects_finished(
+                self.runner.db, abandoned.BUILD_FLOWS, 2 * abandoned.window()):
+            return
+        request = journal.FlowRequest(
+            name='fail_abandoned_builds', store={}, subject=worker_id,
+            context=nova_context.get_admin_context(),
+            version=self.runner.registry.get('fail_abandoned_builds').version,
+            # The same for all who notice: one of them posts it.
+            uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, worker_id)))
+        try:
+            self.runner.board.start(request, owner=None)
+        except db_exc.DBDuplicateEntry:
+            LOG.debug('The builds that worker %s may have left are looked '
+                      'after already', worker_id)
 
 
 def load(names: list[str], manager: conductor_manager.ComputeTaskManager,

@@ -12,6 +12,7 @@
 
 """Puts the engine together as nova.conf says."""
 
+from collections.abc import Callable
 import threading
 
 from oslo_config import cfg
@@ -58,14 +59,19 @@ class Runtime:
         self._recovery: recovery.Recovery | None = None
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Look for flows of dead conductors from now on."""
+    def start(self,
+              on_death: Callable[[str], None] | None = None) -> None:
+        """Look for flows of dead conductors from now on.
+
+        :param on_death: told the id of each worker that is found dead
+        """
         with self._lock:
             if self._recovery is None:
                 self._recovery = recovery.Recovery(
                     self.runner, self.host,
                     interval=self._conf.ssm.recovery_interval,
-                    concurrency=self._conf.ssm.recovery_concurrency)
+                    concurrency=self._conf.ssm.recovery_concurrency,
+                    on_death=on_death)
                 self._recovery.start()
 
     def stop(self) -> None:

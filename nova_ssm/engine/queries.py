@@ -15,6 +15,7 @@
 Reads states only, never what a task was given: no secret is touched.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -100,6 +101,20 @@ def flow(db: database.Database, uuid: str) -> FlowInfo:
     if row is None:
         raise exception.FlowNotFound('there is no flow %s' % uuid)
     return _info(row)
+
+
+def subjects_finished(db: database.Database, names: Sequence[str],
+                      seconds: float) -> list[str]:
+    """What the flows of these names worked on that have ended lately.
+
+    :param seconds: how far back to look, on the database's clock
+    """
+    query = sa.select(_F.subject).distinct().where(
+        _F.name.in_(names), _F.state == states.SUCCESS,
+        _F.subject.is_not(None),
+        _F.finished_at > schema.now() - seconds)
+    with db.transaction() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:

@@ -15,6 +15,7 @@
 In every worker: there is no service to deploy, and none to fail.
 """
 
+from collections.abc import Callable
 import threading
 import time
 
@@ -35,13 +36,17 @@ class Recovery:
 
     :param interval: seconds between two looks
     :param concurrency: how many flows are resumed side by side
+    :param on_death: told the id of each worker that is found dead; may be
+        told of the same one by several processes
     """
 
     def __init__(self, runner: runner_module.Runner, host: str,
-                 interval: float = 1.0, concurrency: int = 4) -> None:
+                 interval: float = 1.0, concurrency: int = 4,
+                 on_death: Callable[[str], None] | None = None) -> None:
         self._runner = runner
         self._host = host
         self._interval = interval
+        self._on_death = on_death
         self._slots = threading.Semaphore(concurrency)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,9 +87,7 @@ class Recovery:
         LOG.debug('%s looks for flows without an owner',
                   self._runner.worker.id)
         self._runner.release_again()
-        for dead in worker.bury_dead_neighbours(
-                self._runner.db, self._host):
-            LOG.info('Worker %s is gone, its flows are free', dead)
+        self._bury_the_dead()
         taken = 0
         for job in self._runner.board.iterjobs(only_unclaimed=True):
             if self._stop.is_set():
@@ -94,6 +97,17 @@ class Recovery:
                     break
                 taken += self._take(job)
         return taken
+
+    def _bury_the_dead(self) -> None:
+        db = self._runner.db
+        dead = {*worker.dead_neighbours(db, self._host),
+                *worker.expired(db)} - {self._runner.worker.id}
+        for one in sorted(dead):
+            LOG.info('Worker %s is gone, its flows are free', one)
+            # Told first: who dies in between lets another one tell.
+            if self._on_death is not None:
+                self._on_death(one)
+            worker.bury(db, [one])
 
     def _due(self, uuid: str) -> bool:
         return self._later.get(uuid, (0, 0))[0] <= time.monotonic()

@@ -150,24 +150,35 @@ def _started(pid: int) -> float:
     return psutil.Process(pid).create_time()
 
 
-def bury_dead_neighbours(db: database.Database, host: str) -> list[str]:
-    """Remove the workers of this host whose process is not there any more.
+def dead_neighbours(db: database.Database, host: str) -> list[str]:
+    """The workers of this host whose process is not there any more.
 
     So a restart on the same host need not wait for a lease to expire.
-
-    :returns: the ids of the removed workers
     """
     with db.transaction() as connection:
         rows = connection.execute(sa.select(
             schema.workers.c.id, schema.workers.c.pid,
             schema.workers.c.process_started).where(
                 schema.workers.c.host == _place(host))).all()
-    dead = [row.id for row in rows
+    return [row.id for row in rows
             if not _is_running(row.pid, row.process_started)]
+
+
+def expired(db: database.Database) -> list[str]:
+    """The workers, of any host, whose lease has run out."""
+    with db.transaction() as connection:
+        return list(connection.execute(sa.select(schema.workers.c.id).where(
+            schema.workers.c.expires_at <= schema.now())).scalars())
+
+
+def bury(db: database.Database, dead: list[str]) -> None:
+    """Remove dead workers: their flows are free.
+
+    One that was only silent registers anew when it renews its lease.
+    """
     if dead:
         db.write(lambda c: c.execute(schema.workers.delete().where(
             schema.workers.c.id.in_(dead))))
-    return dead
 
 
 def _is_running(pid: int, started: float) -> bool:

@@ -16,6 +16,7 @@ from taskflow import flow as taskflow_flow
 from taskflow.patterns import linear_flow
 
 from nova_ssm.engine import registry
+from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import accelerators
 from nova_ssm.tasks import children
 from nova_ssm.tasks import compute
@@ -87,6 +88,17 @@ def reschedule_instance(manager: types.Manager) -> taskflow_flow.Flow:
     )
 
 
+def fail_abandoned_builds(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done once for each conductor that died while servers were built.
+
+    1. put servers into ERROR that a compute gave up, since its call to that
+       conductor was not answered
+    """
+    return linear_flow.Flow('fail_abandoned_builds').add(
+        abandoned.FailAbandonedBuilds(manager),
+    )
+
+
 def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
@@ -96,4 +108,6 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
                           lambda: build_instance(manager)),
         registry.FlowType('reschedule_instance', '1.0',
                           lambda: reschedule_instance(manager)),
+        registry.FlowType('fail_abandoned_builds', '1.0',
+                          lambda: fail_abandoned_builds(manager)),
     ]

@@ -39,7 +39,7 @@ def no_threads() -> None:
 
     The tests fail on threads that outlive them, and nobody dies in them.
     """
-    runtime.Runtime.start = lambda self: None
+    runtime.Runtime.start = lambda self, on_death=None: None
     original = runner.Runner.__init__
 
     def init(self, *args: Any, **kwargs: Any) -> None:

@@ -17,15 +17,18 @@ from unittest import mock
 
 from nova import exception as nova_exc
 from nova import objects
+from oslo_db import exception as db_exc
 import pytest
 import stevedore
 
+from nova_ssm.engine import queries
 from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
 from nova_ssm import exception
 from nova_ssm import plugins
+from nova_ssm.tasks import abandoned
 
 
 @pytest.fixture
@@ -236,3 +239,45 @@ def test_load_a_broken_one(install, target):
         load('broken')
     assert "the plugin 'broken'" in str(caught.value)
     assert 'take its name out' in str(caught.value)
+
+
+# -- after the death of a worker -------------------------------------------
+
+@pytest.fixture
+def builds(monkeypatch):
+    found = mock.Mock(return_value=['a1'])
+    monkeypatch.setattr(queries, 'subjects_finished', found)
+    # Nova's option is there in a service only.
+    monkeypatch.setattr(abandoned, 'window', lambda: 70)
+    return found
+
+
+def posted(workflow):
+    return [call.args[0] for call in
+            workflow.runner.board.start.call_args_list]
+
+
+def test_builds_of_a_dead_worker_are_looked_after(workflow, builds):
+    workflow.runner.registry.get.return_value.version = '1.0'
+    workflow.on_worker_death('cond1:1:abc')
+    workflow.on_worker_death('cond2:1:abc')
+    first, second = posted(workflow)
+    assert first.name == 'fail_abandoned_builds'
+    assert first.subject == 'cond1:1:abc'
+    assert first.context.is_admin
+    assert first.uuid != second.uuid
+
+
+def test_all_who_notice_a_death_post_the_same_flow(workflow, builds):
+    workflow.runner.board.start.side_effect = [
+        None, db_exc.DBDuplicateEntry()]
+    workflow.on_worker_death('cond1:1:abc')
+    workflow.on_worker_death('cond1:1:abc')
+    first, second = posted(workflow)
+    assert first.uuid == second.uuid
+
+
+def test_nothing_is_posted_if_nothing_was_built(workflow, builds):
+    builds.return_value = []
+    workflow.on_worker_death('cond1:1:abc')
+    assert posted(workflow) == []

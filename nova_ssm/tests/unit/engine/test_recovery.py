@@ -297,3 +297,25 @@ def test_what_could_not_be_released_is_released_by_the_next_look(
     assert queries.flow(one.process.db, uuid).owner == me
     assert one.look() == 1
     wait_for(url, 'a')
+
+
+def test_the_death_of_a_worker_is_told_before_it_is_buried(
+        process, url, world):
+    dead = process('a', host='other')
+    dead.runner.worker.renew()
+    helpers.expire_leases(url)
+    told = []
+
+    def on_death(worker_id):
+        told.append(worker_id)
+        if len(told) == 1:
+            raise db_exc.DBConnectionError()
+
+    one = process('a')
+    recovery_ = recovery.Recovery(one.runner, 'host', on_death=on_death)
+    with pytest.raises(db_exc.DBConnectionError):
+        recovery_.look()
+    recovery_.look()
+    assert told == [dead.runner.worker.id] * 2
+    recovery_.look()
+    assert len(told) == 2

@@ -173,13 +173,35 @@ def as_process(one, pid):
 
 def test_a_killed_neighbour_is_buried(make, db, neighbour):
     one = as_process(make(), neighbour.pid)
-    assert worker.bury_dead_neighbours(db, 'host') == []
+    assert worker.dead_neighbours(db, 'host') == []
     neighbour.kill()
     # Before its parent has asked, it is still there as a zombie.
     while psutil.Process(neighbour.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+    assert worker.dead_neighbours(db, 'host') == [one.id]
+    worker.bury(db, [one.id])
     assert alive(db) == set()
+
+
+def test_a_silent_worker_of_any_host_is_expired(make, db):
+    one, other = make(host='one'), make(host='other')
+    one.renew()
+    other.renew()
+    with db.transaction() as connection:
+        connection.execute(schema.workers.update().where(
+            schema.workers.c.id == one.id).values(expires_at=0))
+    assert worker.expired(db) == [one.id]
+
+
+def test_who_was_buried_alive_registers_anew(make, db):
+    one = make()
+    one.renew()
+    worker.bury(db, [one.id])
+    lapses = one.lapses
+    one.renew()
+    assert alive(db) == {one.id}
+    # And asks for each of its flows whether it is still its own.
+    assert one.lapses == lapses + 1
 
 
 def test_a_neighbour_that_was_waited_for_is_buried_too(
@@ -187,7 +209,7 @@ def test_a_neighbour_that_was_waited_for_is_buried_too(
     one = as_process(make(), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+    assert worker.dead_neighbours(db, 'host') == [one.id]
 
 
 def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
@@ -195,14 +217,14 @@ def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
     with db.transaction() as connection:
         connection.execute(schema.workers.update().values(
             process_started=schema.workers.c.process_started - 100))
-    assert worker.bury_dead_neighbours(db, 'host') == [one.id]
+    assert worker.dead_neighbours(db, 'host') == [one.id]
 
 
 def test_who_lives_elsewhere_is_left_alone(make, db, neighbour):
     as_process(make(host='elsewhere'), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.bury_dead_neighbours(db, 'host') == []
+    assert worker.dead_neighbours(db, 'host') == []
 
 
 def test_who_lives_in_another_container_is_left_alone(
@@ -213,7 +235,7 @@ def test_who_lives_in_another_container_is_left_alone(
         as_process(make(), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.bury_dead_neighbours(db, 'host') == []
+    assert worker.dead_neighbours(db, 'host') == []
 
 
 def test_a_process_that_may_not_be_looked_at_is_not_buried(
@@ -224,4 +246,4 @@ def test_a_process_that_may_not_be_looked_at_is_not_buried(
         raise psutil.AccessDenied(pid)
 
     monkeypatch.setattr(psutil, 'Process', process)
-    assert worker.bury_dead_neighbours(db, 'host') == []
+    assert worker.dead_neighbours(db, 'host') == []

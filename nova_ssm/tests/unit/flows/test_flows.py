@@ -47,6 +47,7 @@ GIVEN = {
         'instance', 'cell', 'image', 'filter_properties', 'admin_password',
         'injected_files', 'requested_networks', 'security_groups',
         'request_spec', 'host_list'},
+    'fail_abandoned_builds': set(),
 }
 
 

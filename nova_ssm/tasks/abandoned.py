@@ -1,0 +1,107 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a dead conductor leaves behind in the computes."""
+
+import time
+from typing import ClassVar
+
+from nova.compute import vm_states
+from nova.conductor import manager as conductor_manager
+from nova import exception
+from nova import objects
+from oslo_config import cfg
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+
+from nova_ssm.engine import queries
+from nova_ssm.tasks import base
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+CONF = cfg.CONF
+
+#: The flows that end by telling a compute to build a server.
+BUILD_FLOWS = ('build_instance', 'reschedule_instance')
+
+
+def window() -> float:
+    """For how many seconds a compute may wait for a conductor's answer."""
+    return CONF.rpc_response_timeout + 10
+
+
+class FailAbandonedBuilds(base.NovaTask):
+    """Put servers into ERROR that a compute gave up without a word.
+
+    A compute that is calling a conductor when it dies waits for the answer
+    until rpc_response_timeout. If that was one of the first calls of a
+    build, it then gives the build up and frees the server's allocations, but
+    leaves the server in BUILD: stock Nova leaves it there for ever. The
+    flow that told the compute is over by then.
+
+    Recovery: look again; a server in ERROR is not looked at any more.
+    """
+
+    #: Seconds between two looks whether it is time.
+    poll: ClassVar[float] = 1.0
+
+    def execute(self, context: types.Context) -> None:
+        # By now every compute has given up that called the dead conductor.
+        ready_at = time.monotonic() + window()
+        while time.monotonic() < ready_at:
+            time.sleep(self.poll)
+        db = self.manager.ssm.runner.db
+        # Those that were told before it died, and while we have waited.
+        for uuid in queries.subjects_finished(
+                db, BUILD_FLOWS, 3 * window()):
+            self._look_at(context, uuid)
+
+    def _look_at(self, context: types.Context, uuid: str) -> None:
+        try:
+            cell = objects.InstanceMapping.get_by_instance_uuid(
+                context, uuid).cell_mapping
+        except exception.InstanceMappingNotFound:
+            return
+        except db_exc.CantStartEngineError:
+            # The conductor of a cell, which has no other servers.
+            cell = None
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            try:
+                instance = objects.Instance.get_by_uuid(cctxt, uuid)
+            except exception.InstanceNotFound:
+                return
+            if self._was_given_up(cctxt, instance):
+                self._fail(cctxt, instance)
+
+    def _was_given_up(self, context: types.Context,
+                      instance: types.Instance) -> bool:
+        """Whether a compute had the server, and is done with it.
+
+        One that waits for a compute is still being scheduled; one that a
+        compute works on has allocations.
+        """
+        return (instance.vm_state == vm_states.BUILDING and
+                instance.task_state is None and
+                not instance.host and
+                not self.manager.report_client.get_allocs_for_consumer(
+                    context, instance.uuid).get('allocations'))
+
+    def _fail(self, context: types.Context,
+              instance: types.Instance) -> None:
+        exc = exception.BuildAbortException(
+            instance_uuid=instance.uuid,
+            reason='the compute lost its connection to nova-conductor, which '
+                   'died during the build')
+        base.while_handling(
+            exc, self.manager._set_vm_state_and_notify, context,
+            instance.uuid, 'build_instances',
+            {'vm_state': vm_states.ERROR, 'task_state': None}, exc, None)
