@@ -59,11 +59,16 @@ class Logs:
                        for line in self.lines(name))}
 
     def timed_out(self) -> set[str]:
-        """Return the instances for which a call was never answered."""
+        """Return the instances for which a call was never answered.
+
+        If that was the first call of a build, a compute does not log the
+        timeout, only that it took its hands off the server.
+        """
         found: set[str] = set()
         for name in self._files:
             for line in self.lines(name):
-                if 'MessagingTimeout' in line:
+                if ('MessagingTimeout' in line or
+                        'reverted task state from None on failure' in line):
                     found.update(_INSTANCE.findall(line))
         return found
 
