@@ -57,7 +57,22 @@ class Object(ovo_base.VersionedObject):
 
     def __eq__(self, other):
         return (type(self) is type(other) and
-                self.obj_to_primitive() == other.obj_to_primitive())
+                _ordered(self.obj_to_primitive()) ==
+                _ordered(other.obj_to_primitive()))
+
+
+def _ordered(plain):
+    """A primitive with its changes, which are a set, in one order.
+
+    In which order a set is walked depends on the hash seed of the process
+    and on its history.
+    """
+    if isinstance(plain, list):
+        return [_ordered(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    return {key: sorted(item) if key.endswith('.changes') else _ordered(item)
+            for key, item in plain.items()}
 
 
 @Registry.register
