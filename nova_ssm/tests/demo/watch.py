@@ -109,7 +109,11 @@ class Databases(abc.ABC):
             key=lambda server: (len(server.name), server.name))
 
     def flows(self) -> list[Flow]:
-        """Return all flows, oldest first; none on stock Nova."""
+        """Return the flows of servers, oldest first; none on stock Nova.
+
+        Not the one that a conductor's death brings: it works on no server,
+        it waits until every compute must have noticed.
+        """
         journal = collections.defaultdict(list)
         for flow, kind, atom, state in self.rows(
                 'ssm', 'SELECT flow_uuid, kind, atom, state '
@@ -118,7 +122,7 @@ class Databases(abc.ABC):
         return [_flow(row, journal[row[0]]) for row in self.rows(
             'ssm', 'SELECT uuid, name, state, subject, finished_at, '
             'owner, parent_uuid, request_id FROM ssm_flows '
-            'ORDER BY created_at')
+            "WHERE name <> 'fail_abandoned_builds' ORDER BY created_at")
             if self.request_id in ('', row[7])]
 
     def leftovers(self, guests: Mapping[str, list[str]],
@@ -165,9 +169,7 @@ class Databases(abc.ABC):
                  for kind, uuids in found.items()}
         names['unfinished flows'] = [
             '%s %s' % (flow.name, flow.uuid) for flow in self.flows()
-            # It works on no server; it waits until all computes must have
-            # noticed that the conductor died.
-            if not flow.finished and flow.name != 'fail_abandoned_builds']
+            if not flow.finished]
         return names
 
 
