@@ -87,7 +87,14 @@ class Recovery:
         LOG.debug('%s looks for flows without an owner',
                   self._runner.worker.id)
         self._runner.release_again()
-        self._bury_the_dead()
+        try:
+            self._bury_the_dead()
+        finally:
+            # Who cannot be buried now does not keep the others waiting.
+            taken = self._take_free()
+        return taken
+
+    def _take_free(self) -> int:
         taken = 0
         for job in self._runner.board.iterjobs(only_unclaimed=True):
             if self._stop.is_set():
@@ -100,14 +107,14 @@ class Recovery:
 
     def _bury_the_dead(self) -> None:
         db = self._runner.db
-        dead = {*worker.dead_neighbours(db, self._host),
-                *worker.expired(db)} - {self._runner.worker.id}
-        for one in sorted(dead):
+        gone = set(worker.dead_neighbours(db, self._host))
+        silent = set(worker.expired(db)) - {self._runner.worker.id}
+        for one in sorted(gone | silent):
             LOG.info('Worker %s is gone, its flows are free', one)
             # Told first: who dies in between lets another one tell.
             if self._on_death is not None:
                 self._on_death(one)
-            worker.bury(db, [one])
+            worker.bury(db, one, gone=one in gone)
 
     def _due(self, uuid: str) -> bool:
         return self._later.get(uuid, (0, 0))[0] <= time.monotonic()

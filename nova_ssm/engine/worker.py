@@ -171,14 +171,17 @@ def expired(db: database.Database) -> list[str]:
             schema.workers.c.expires_at <= schema.now())).scalars())
 
 
-def bury(db: database.Database, dead: list[str]) -> None:
-    """Remove dead workers: their flows are free.
+def bury(db: database.Database, worker_id: str, gone: bool) -> None:
+    """Remove a dead worker: its flows are free.
 
-    One that was only silent registers anew when it renews its lease.
+    :param gone: whether its process is known to be gone. If not, it may have
+        renewed its lease since it was found expired, and be at work: then it
+        stays. One that is silent for longer registers anew.
     """
-    if dead:
-        db.write(lambda c: c.execute(schema.workers.delete().where(
-            schema.workers.c.id.in_(dead))))
+    query = schema.workers.delete().where(schema.workers.c.id == worker_id)
+    if not gone:
+        query = query.where(schema.workers.c.expires_at <= schema.now())
+    db.write(lambda connection: connection.execute(query))
 
 
 def _is_running(pid: int, started: float) -> bool:

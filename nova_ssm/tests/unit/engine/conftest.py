@@ -50,3 +50,11 @@ def process(url, world):
     def make(flows, **kwargs):
         return helpers.Process(url, world, flows, **kwargs)
     return make
+
+
+@pytest.fixture
+def own_db(url):
+    """A database the transactions of which a test may break."""
+    made = database.Database(url, sqlite_synchronous=False)
+    yield made
+    made.close()

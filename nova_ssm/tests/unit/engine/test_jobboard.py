@@ -20,21 +20,12 @@ from taskflow import exceptions as taskflow_exc
 from taskflow.jobs import backends
 from taskflow.jobs import base
 
-from nova_ssm.engine import database
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm.engine import serialization
 from nova_ssm.engine import worker
 from nova_ssm.tests.unit.engine import helpers
-
-
-@pytest.fixture
-def own_db(url):
-    """A database the transactions of which a test may break."""
-    made = database.Database(url, sqlite_synchronous=False)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -319,3 +319,20 @@ def test_the_death_of_a_worker_is_told_before_it_is_buried(
     assert told == [dead.runner.worker.id] * 2
     recovery_.look()
     assert len(told) == 2
+
+
+def test_a_death_that_cannot_be_told_keeps_no_flow_waiting(
+        process, url, world):
+    dead = process('a', host='other')
+    dead.runner.worker.renew()
+    helpers.expire_leases(url)
+
+    def on_death(worker_id):
+        raise RuntimeError('no')
+
+    one = process('a')
+    recovery_ = recovery.Recovery(one.runner, 'host', on_death=on_death)
+    post(one, 'a')
+    with pytest.raises(RuntimeError):
+        recovery_.look()
+    wait_for(url, 'a')

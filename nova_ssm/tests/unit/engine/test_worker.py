@@ -22,17 +22,9 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from nova_ssm.engine import database
 from nova_ssm.engine import schema
 from nova_ssm.engine import worker
 from nova_ssm.tests.unit.engine import helpers
-
-
-@pytest.fixture
-def own_db(url):
-    made = database.Database(url, sqlite_synchronous=False)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -185,7 +177,7 @@ def test_a_killed_neighbour_is_buried(make, db, neighbour):
     while psutil.Process(neighbour.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     assert worker.dead_neighbours(db, 'host') == [one.id]
-    worker.bury(db, [one.id])
+    worker.bury(db, one.id, gone=True)
     assert alive(db) == set()
 
 
@@ -199,10 +191,22 @@ def test_a_silent_worker_of_any_host_is_expired(make, db):
     assert worker.expired(db) == [one.id]
 
 
+def test_who_woke_up_in_time_is_not_buried(make, db):
+    """It may be at work: its flows must not be free for a moment."""
+    one = make()
+    one.renew()
+    with db.transaction() as connection:
+        connection.execute(schema.workers.update().values(expires_at=0))
+    assert worker.expired(db) == [one.id]
+    one.renew()
+    worker.bury(db, one.id, gone=False)
+    assert alive(db) == {one.id}
+
+
 def test_who_was_buried_alive_registers_anew(make, db):
     one = make()
     one.renew()
-    worker.bury(db, [one.id])
+    worker.bury(db, one.id, gone=True)
     lapses = one.lapses
     one.renew()
     assert alive(db) == {one.id}
