@@ -46,6 +46,8 @@ def serializer(vault: serialization.Vault) -> serialization.Serializer:
                                 _dump_instance, _load_instance),
             serialization.Codec(objects.BuildRequest, 'BuildRequest',
                                 _dump_build_request, _load_build_request),
+            serialization.Codec(objects.Migration, 'Migration',
+                                _dump_migration, _load_migration),
             serialization.Codec(objects.CellMapping, 'CellMapping',
                                 lambda cell: cell.uuid, _load_cell),
         ))
@@ -56,15 +58,16 @@ def _dump_context(context: nova_context.RequestContext) -> dict[str, Any]:
     token = values.pop('auth_token', None)
     # Derived from the others by from_dict().
     values.pop('user_identity', None)
-    return {'values': values,
+    return {'values': values, 'cell': context.cell_uuid,
             'token': serialization.Secret(token) if token else None}
 
 
 def _load_context(value: dict[str, Any],
                   _context: Any) -> nova_context.RequestContext:
-    return nova_context.RequestContext.from_dict(
+    context = nova_context.RequestContext.from_dict(
         {**value['values'],
          'auth_token': serialization.reveal(value['token'])})
+    return _in_cell_of(value, context)
 
 
 def _dump_instance(instance: objects.Instance) -> dict[str, Any]:
@@ -75,8 +78,7 @@ def _dump_instance(instance: objects.Instance) -> dict[str, Any]:
 def _load_instance(value: dict[str, Any],
                    context: nova_context.RequestContext) -> objects.Instance:
     """The instance as it is now, also one that was deleted meanwhile."""
-    if value['cell'] is not None:
-        context = in_cell(context, _load_cell(value['cell'], context))
+    context = _in_cell_of(value, context)
     try:
         with utils.temporary_mutation(context, read_deleted='yes'):
             return objects.Instance.get_by_uuid(
@@ -84,6 +86,34 @@ def _load_instance(value: dict[str, Any],
     except exception.InstanceNotFound:
         # Deleted and archived: there is nothing left but its name.
         return objects.Instance(context, uuid=value['uuid'], deleted=True)
+
+
+def _dump_migration(migration: objects.Migration) -> dict[str, Any]:
+    return {'uuid': migration.uuid,
+            'cell': getattr(migration._context, 'cell_uuid', None)}
+
+
+def _load_migration(value: dict[str, Any],
+                    context: nova_context.RequestContext
+                    ) -> objects.Migration:
+    """The record as it is now, or its name if it is gone."""
+    # Nova writes these records as an administrator.
+    context = _in_cell_of(value, context).elevated()
+    try:
+        with utils.temporary_mutation(context, read_deleted='yes'):
+            return objects.Migration.get_by_uuid(context, value['uuid'])
+    except exception.MigrationNotFound:
+        return objects.Migration(context, uuid=value['uuid'], deleted=True)
+
+
+def _in_cell_of(value: dict[str, Any],
+                context: nova_context.RequestContext
+                ) -> nova_context.RequestContext:
+    """The context, or one of its own if the value came from a cell."""
+    # Journals of the first release have contexts without.
+    if value.get('cell') is None:
+        return context
+    return in_cell(context, _load_cell(value['cell'], context))
 
 
 def in_cell(context: nova_context.RequestContext,

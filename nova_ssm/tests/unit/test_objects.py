@@ -187,6 +187,48 @@ def test_build_request_that_was_deleted(serializer):
             read.destroy()
 
 
+@pytest.mark.parametrize('in_cell', (True, False))
+def test_migration_is_read_afresh(serializer, in_cell):
+    """By an administrator, as Nova does: a user may move a server, too."""
+    context = make_context()
+    with cells(), mock.patch.object(objects.Migration, 'get_by_uuid') as get:
+        migration = objects.Migration(
+            ssm_objects.in_cell(context, CELL) if in_cell else context,
+            uuid=UUID)
+        assert through(serializer, migration, context) is get.return_value
+    read_with, uuid = get.call_args.args
+    assert uuid == UUID
+    assert read_with.is_admin and not context.is_admin
+    assert read_with.cell_uuid == (CELL.uuid if in_cell else None)
+
+
+def test_migration_that_is_gone_keeps_its_name(serializer):
+    context = make_context()
+    with mock.patch.object(
+            objects.Migration, 'get_by_uuid',
+            side_effect=exception.MigrationNotFound(migration_id=UUID)):
+        read = through(serializer, objects.Migration(context, uuid=UUID),
+                       context)
+    assert (read.uuid, read.deleted) == (UUID, True)
+
+
+@pytest.mark.parametrize('in_cell', (True, False))
+def test_context_stays_in_its_cell(serializer, in_cell):
+    with cells():
+        context = make_context()
+        if in_cell:
+            context = ssm_objects.in_cell(context, CELL)
+        read = through(serializer, context)
+    assert read.cell_uuid == (CELL.uuid if in_cell else None)
+    assert read.request_id == context.request_id
+
+
+def test_context_of_the_first_release_has_no_cell():
+    value = ssm_objects._dump_context(make_context())
+    del value['cell']
+    assert ssm_objects._load_context(value, None).cell_uuid is None
+
+
 def test_cell_does_not_tell_its_password(serializer):
     cell = objects.CellMapping(
         uuid=CELL.uuid, database_connection='mysql://nova:pass@db/nova')
