@@ -12,7 +12,7 @@
 
 """What is sent to nova-compute."""
 
-import time
+from collections.abc import Callable
 from typing import ClassVar
 
 from nova.compute import task_states
@@ -20,44 +20,24 @@ from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
-from oslo_config import cfg
-from oslo_db import exception as db_exc
 from oslo_log import log as logging
-import oslo_messaging as messaging
 
-from nova_ssm import compat
-from nova_ssm.tasks import base
+from nova_ssm.tasks import casts
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
-CONF = cfg.CONF
 
 #: The event that a compute opens on a server's action as its first deed.
 BUILD_EVENT = 'compute__do_build_and_run_instance'
 
-#: The database or the message bus of the cell is away.
-_UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
-           messaging.MessagingException)
 
-
-class CastBuild(base.NovaTask):
+class CastBuild(casts.Cast):
     """Tell the compute to build the server: once, and not twice.
-
-    A compute does not notice that it is told twice: it would build the
-    server again. And a message in its queue shows nowhere. So the journal
-    has the start of this task, and only a cast that had begun is doubtful.
 
     Reversion strategy: none, it is the last step.
     Recovery: wait until the compute shows that it has taken the server. If
     it does not, make sure that no message is on its way, then cast again.
     """
-
-    once = True
-
-    #: Seconds between two looks.
-    poll: ClassVar[float] = 0.5
-    #: Seconds that a compute has to answer a ping.
-    ping_timeout: ClassVar[float] = 5
 
     def execute(self, context: types.Context, instance: types.Instance,
                 cell: types.Cell, image: types.Properties,
@@ -94,7 +74,11 @@ class CastBuild(base.NovaTask):
         if not wanted:
             return
         with conductor_manager.obj_target_cell(instance, cell) as cctxt:
-            if self._was_taken(cctxt, instance, host.service_host):
+            if self._was_taken(
+                    cctxt, instance, host.service_host,
+                    lambda: self._is_taken(cctxt, instance,
+                                           host.service_host),
+                    lambda: _slot_free(cctxt, host.service_host)):
                 LOG.info('Compute %s has taken the server already',
                          host.service_host, instance=instance)
                 return
@@ -104,42 +88,6 @@ class CastBuild(base.NovaTask):
                      local_properties, admin_password, injected_files,
                      bound_networks, security_groups, instance_bdms, host,
                      alternates, accel_uuids, wanted)
-
-    def _was_taken(self, context: types.Context, instance: types.Instance,
-                   host: str) -> bool:
-        """Find out for certain whether the compute got the message.
-
-        It did not if all of this holds, and still nothing is to be seen:
-
-        * It has answered a ping since: messages from before are off its
-          queue.
-        * It has had a build slot free since: a message from before is not
-          waiting for one.
-        * Its own calls to the dead conductor, which it makes before anything
-          is to be seen, have timed out.
-
-        Who cannot look waits until it can: the compute may be building.
-        """
-        quiet_at = time.monotonic() + CONF.rpc_response_timeout + 5
-        slots: _Slots | None = None
-        said = ''
-        while True:
-            try:
-                if self._is_taken(context, instance, host):
-                    return True
-                if slots is None:
-                    if compat.ping_compute(context, host, self.ping_timeout):
-                        slots = _Slots()
-                elif (slots.look(_building_on(context, host)) and
-                        time.monotonic() > quiet_at):
-                    return self._is_taken(context, instance, host)
-            except _UNSEEN as exc:
-                if str(exc) != said:
-                    said = str(exc)
-                    LOG.warning('Whether compute %s has taken the server '
-                                'cannot be seen, looking until it can: %s',
-                                host, exc, instance=instance)
-            time.sleep(self.poll)
 
     @staticmethod
     def _is_taken(context: types.Context, instance: types.Instance,
@@ -153,7 +101,7 @@ class CastBuild(base.NovaTask):
                 now.task_state != task_states.SCHEDULING):
             return True
         return any(event.event == BUILD_EVENT and event.host == host
-                   for event in _events(context, instance.uuid))
+                   for event in casts.events(context, instance.uuid))
 
 
 class _Slots:
@@ -178,14 +126,10 @@ class _Slots:
         return self._looks >= self.calm
 
 
-def _events(context: types.Context,
-            uuid: str) -> list[objects.InstanceActionEvent]:
-    action = objects.InstanceAction.get_by_request_id(
-        context, uuid, context.request_id)
-    if action is None:
-        return []
-    return list(objects.InstanceActionEventList.get_by_action(
-        context, action.id))
+def _slot_free(context: types.Context, host: str) -> Callable[[], bool]:
+    """A look at whether the compute has had a build slot free since."""
+    slots = _Slots()
+    return lambda: slots.look(_building_on(context, host))
 
 
 def _building_on(context: types.Context, host: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from nova.scheduler import utils as scheduler_utils
 from oslo_serialization import jsonutils
 
+from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import scheduling
 from nova_ssm.tasks import types
@@ -57,10 +58,9 @@ class ClaimAlternate(base.NovaTask):
                 host_list: list[types.Selection],
                 claim_spec: types.RequestSpec,
                 request_spec: types.RequestSpec) -> _Claimed:
-        held = self.manager.report_client.get_allocs_for_consumer(
-            context, instance.uuid).get('allocations', {})
+        held = allocations.held_by(self.manager, context, instance.uuid)
         for index, host in enumerate(host_list):
-            if held and held.keys() == _providers(host):
+            if held and held.keys() == allocations.providers(host):
                 return self._take(host_list, index, request_spec)
         return self.execute(context, instance, host_list, claim_spec,
                             request_spec)
@@ -77,10 +77,3 @@ class ClaimAlternate(base.NovaTask):
                result: Any, flow_failures: types.Failures) -> None:
         self.manager.report_client.delete_allocation_for_instance(
             context, instance.uuid, force=True)
-
-
-def _providers(host: types.Selection) -> set[str]:
-    """The resource providers that a claim on the host takes from."""
-    if not host.allocation_request:
-        return set()
-    return set(jsonutils.loads(host.allocation_request)['allocations'])

@@ -13,7 +13,6 @@
 """Where a server goes: tasks that ask the scheduler, or its answer."""
 
 import copy
-import time
 from typing import Any, ClassVar, TypeAlias
 
 from nova import exception
@@ -22,6 +21,7 @@ from nova import objects
 from nova.scheduler import utils as scheduler_utils
 from oslo_log import log as logging
 
+from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
 from nova_ssm.tasks import types
@@ -68,19 +68,9 @@ class ScheduleInstances(base.NovaTask):
 
     def _await_quiet(self, context: types.Context,
                      request_specs: list[types.RequestSpec]) -> None:
-        """Wait until nobody claims for these servers any more.
-
-        The scheduler does not know that the conductor which asked is dead.
-        """
-        client = self.manager.report_client
-        before: Any = None
-        while True:
-            now = [client.get_allocs_for_consumer(context, spec.instance_uuid)
-                   for spec in request_specs]
-            if now == before or not self.settle:
-                return
-            before = now
-            time.sleep(self.settle)
+        allocations.await_quiet(
+            self.manager, context,
+            [spec.instance_uuid for spec in request_specs], self.settle)
 
     def _free(self, context: types.Context,
               request_specs: list[types.RequestSpec]) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from nova_ssm import compat
 from nova_ssm.engine import serialization
+from nova_ssm.tasks import casts
 from nova_ssm.tasks import compute
 from nova_ssm.tests.unit.tasks import world as world_module
 
@@ -83,8 +84,8 @@ def server(world):
 @pytest.fixture
 def node(world, monkeypatch):
     fake = Compute(world)
-    monkeypatch.setattr(compute, 'time', fake)
-    monkeypatch.setattr(compute, 'CONF', types.SimpleNamespace(
+    monkeypatch.setattr(casts, 'time', fake)
+    monkeypatch.setattr(casts, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
     monkeypatch.setattr(compat, 'ping_compute', fake.ping)
     monkeypatch.setattr(objects.InstanceList, 'get_by_host', fake.builds)

@@ -20,6 +20,7 @@ from nova import objects
 import pytest
 
 from nova_ssm.engine import exception as engine_exc
+from nova_ssm.tasks import allocations
 from nova_ssm.tasks import children
 from nova_ssm.tasks import instances
 from nova_ssm.tasks import scheduling
@@ -44,7 +45,7 @@ def specs():
 def naps(monkeypatch):
     """Nobody really sleeps."""
     taken = []
-    monkeypatch.setattr(scheduling.time, 'sleep', taken.append)
+    monkeypatch.setattr(allocations.time, 'sleep', taken.append)
     return taken
 
 
