@@ -16,6 +16,8 @@ Append-only, keyed (flow, sequence). A row is written
 
 * when the flow starts (with its claim, in one transaction),
 * when a task that had an effect ended, failed, or was reverted,
+* when a task ended that chooses between branches,
+* when a retry begins a new try, but not the first,
 * before a task that must not begin twice unseen begins,
 * when the flow ends.
 
@@ -33,12 +35,13 @@ from oslo_log import log as logging
 from oslo_utils import uuidutils
 import sqlalchemy as sa
 from taskflow.persistence import models
+from taskflow import retry as taskflow_retry
 from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
-from nova_ssm.engine import failures
+from nova_ssm.engine import records
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -106,8 +109,12 @@ class FlowLog:
         self.uuid = flow_uuid
         self.writer = worker.id
         self.tasks: dict[str, Any] = {}
+        #: The tasks whose results choose between branches.
+        self.choosers: set[str] = set()
         self.started: set[str] = set()
         self.failed: tuple[str, BaseException] | None = None
+        #: The task that could not be reverted, and why.
+        self.stuck: tuple[str, BaseException] | None = None
         #: Of each atom the state and the intention that we know of.
         self.seen: dict[str, tuple[str, str]] = {}
         self.children: list[FlowRequest] = []
@@ -161,6 +168,8 @@ class FlowLog:
         self.lapses = lapses
 
     def _note_running(self, detail: models.AtomDetail) -> None:
+        # A retry goes from SUCCESS to SUCCESS: what comes now is new.
+        self.seen[detail.name] = (detail.state, detail.intention)
         task = self.tasks.get(detail.name)
         if getattr(task, 'once', False) and detail.name not in self.started:
             self.started.add(detail.name)
@@ -172,7 +181,7 @@ class FlowLog:
         moved = was is None or was[0] != detail.state
         if was == now and isinstance(detail, models.TaskDetail):
             return      # its progress only
-        record = _record(detail)
+        record = records.take(detail)
         children = self._take_children(detail, record) if moved else []
         # Whoever gave what cannot be written is known here, and not yet
         # known to have ended.
@@ -180,7 +189,10 @@ class FlowLog:
         packed = [(child, pack_request(self._serializer, child))
                   for child in children]
         self.seen[detail.name] = now
-        self.failed = first_failure(self.failed, detail.name, record)
+        self.failed = records.first_failure(
+            self.failed, detail.name, record)
+        self.stuck = records.first_stuck(
+            self.stuck, detail.name, record)
         if moved:
             self.started.discard(detail.name)
             if self._must_write(detail):
@@ -199,7 +211,11 @@ class FlowLog:
 
     def _must_write(self, detail: models.AtomDetail) -> bool:
         task = self.tasks.get(detail.name)
+        if isinstance(task, taskflow_retry.Retry):
+            return _retry_must_write(task, detail)
         if detail.state == taskflow_states.SUCCESS:
+            if detail.name in self.choosers:
+                return True     # or a resumed flow might choose otherwise
             had_effect = getattr(task, 'had_effect', None)
             return had_effect is None or had_effect(detail.results)
         if detail.state == taskflow_states.REVERTED:
@@ -280,7 +296,7 @@ class FlowLog:
 
         :raises FlowLost: if another owner wrote this row
         """
-        failure = (summary(*self.failed) if self.failed else None)
+        failure = records.summary(self.failed, self.stuck)
 
         def also(connection: sa.Connection) -> None:
             done = connection.execute(schema.flows.update().where(
@@ -305,28 +321,6 @@ _ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
                     taskflow_states.REVERTED,
                     taskflow_states.REVERT_FAILURE))
 _KEPT = _ENDED | {taskflow_states.PENDING, taskflow_states.IGNORE}
-
-
-def first_failure(failed: tuple[str, BaseException] | None, atom: str,
-                  record: Mapping[str, Any]
-                  ) -> tuple[str, BaseException] | None:
-    """Which failure is the flow's, after this change of an atom.
-
-    The first one, unless a retry gives its task another chance.
-    """
-    if record['state'] == taskflow_states.FAILURE and failed is None:
-        return (atom, record['failure'])
-    if (record['state'] == taskflow_states.PENDING and
-            failed is not None and failed[0] == atom):
-        return None
-    return failed
-
-
-def summary(atom: str, exc: BaseException) -> str:
-    """One line for people: which task failed, and why."""
-    text = ('%s: %s: %s' % (atom, type(exc).__name__, exc))[:4000]
-    # What no database takes as text.
-    return text.replace('\0', ' ').encode('utf-8', 'replace').decode('utf-8')
 
 
 def insert_row(connection: sa.Connection, flow_uuid: str, seq: int,
@@ -362,35 +356,19 @@ def insert_flow(connection: sa.Connection, request: FlowRequest,
                owner or '', payload)
 
 
-def _record(detail: models.AtomDetail) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        'state': detail.state, 'intention': detail.intention,
-        'version': detail.version,
-        'kind': models.atom_detail_type(detail)}
-    # What a revert returns is of no use to anybody.
-    if detail.results is not None:
-        record['results'] = detail.results
-    for name in ('failure', 'revert_failure'):
-        failure = getattr(detail, name)
-        if failure is not None:
-            record[name] = failures.exception_of(failure)
-    return record
+def _retry_must_write(retry: taskflow_retry.Retry,
+                      detail: models.AtomDetail) -> bool:
+    """Whether a retry leaves a row.
 
-
-def restore(name: str, record: Mapping[str, Any]) -> models.AtomDetail:
-    """TaskFlow's detail of an atom, from its record in the journal."""
-    cls = models.atom_detail_class(record['kind'])
-    detail = cls(name, uuidutils.generate_uuid())
-    detail.state = record['state']
-    detail.intention = record['intention']
-    version = record['version']
-    detail.version = tuple(version) if version is not None else None
-    if 'results' in record:
-        detail.results = record['results']
-    for field in ('failure', 'revert_failure'):
-        if field in record:
-            setattr(detail, field, failures.to_failure(record[field]))
-    return detail
+    It does nothing outside of the process, but that a new try begins has to
+    be known: what the last one did, and undid, is of no account then.
+    """
+    if detail.state == taskflow_states.SUCCESS:
+        return len(detail.results) > 1
+    if detail.state == taskflow_states.REVERTED:
+        return type(retry).revert is not taskflow_retry.Retry.revert
+    return detail.state in (taskflow_states.FAILURE,
+                            taskflow_states.REVERT_FAILURE)
 
 
 def new_detail(request_uuid: str, name: str,

@@ -24,6 +24,7 @@ from taskflow import states as taskflow_states
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
+from nova_ssm.engine import records
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -36,6 +37,7 @@ class Loaded:
     :param detail: for TaskFlow
     :param started: tasks of which only the start is journaled
     :param failed: the task that failed first, and its exception
+    :param stuck: the task that could not be reverted, and its exception
     :param seen: of each journaled task its state and intention
     :param ended: the state it ended in, None if it did not end
     :param missing: why secrets could not be read back
@@ -44,6 +46,7 @@ class Loaded:
     detail: models.FlowDetail
     started: set[str] = dataclasses.field(default_factory=set)
     failed: tuple[str, BaseException] | None = None
+    stuck: tuple[str, BaseException] | None = None
     seen: dict[str, tuple[str, str]] = dataclasses.field(
         default_factory=dict)
     ended: str | None = None
@@ -64,13 +67,13 @@ def load(db: database.Database, serializer: serialization.Serializer,
     try:
         detail = _detail(serializer, reading, uuid, name, rows[0])
         loaded = Loaded(detail, missing=reading.missing)
-        records: dict[str, dict[str, Any]] = {}
+        atoms: dict[str, dict[str, Any]] = {}
         for row in rows[1:]:
-            _apply(serializer, reading, loaded, records, row)
+            _apply(serializer, reading, loaded, atoms, row)
     except exception.DamagedJournal as exc:
         raise exception.DamagedJournal('flow %s: %s' % (uuid, exc)) from exc
-    for atom, record in records.items():
-        detail.add(journal.restore(atom, record))
+    for atom, record in atoms.items():
+        detail.add(records.restore(atom, record))
     return loaded
 
 
@@ -100,7 +103,7 @@ def _detail(serializer: serialization.Serializer,
 
 def _apply(serializer: serialization.Serializer,
            reading: serialization.Reading, loaded: Loaded,
-           records: dict[str, dict[str, Any]], row: Any) -> None:
+           atoms: dict[str, dict[str, Any]], row: Any) -> None:
     if row.kind == states.END:
         loaded.ended = row.state
     if row.kind != states.ATOM:
@@ -111,9 +114,10 @@ def _apply(serializer: serialization.Serializer,
         raise exception.DamagedJournal(
             'row %d: %s' % (row.seq, exc)) from exc
     for atom, record in unpacked.items():
-        records[atom] = record
+        atoms[atom] = record
         loaded.started.discard(atom)
-        loaded.failed = journal.first_failure(loaded.failed, atom, record)
+        loaded.failed = records.first_failure(loaded.failed, atom, record)
+        loaded.stuck = records.first_stuck(loaded.stuck, atom, record)
         loaded.seen[atom] = (record['state'], record['intention'])
     if row.state == taskflow_states.RUNNING:
         loaded.started.add(row.atom)

@@ -17,9 +17,12 @@ Reads states only, never what a task was given: no secret is touched.
 
 from collections.abc import Sequence
 import dataclasses
+import json
 from typing import Any
+import zlib
 
 import sqlalchemy as sa
+from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
@@ -69,6 +72,20 @@ class StepInfo:
     state: str | None
     writer: str
     at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AtomInfo:
+    """What is known of a task, or a retry.
+
+    :param state: TaskFlow's name of it; RUNNING only if it runs once
+    :param failed: whether it failed, though it may be reverted by now
+    :param tries: how often it ended; more than once for retries only
+    """
+
+    state: str
+    failed: bool = False
+    tries: int = 1
 
 
 _F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
@@ -124,6 +141,38 @@ def steps(db: database.Database, uuid: str) -> list[StepInfo]:
             _J.seq, _J.kind, _J.atom, _J.state, _J.writer,
             _J.created_at).where(_J.flow_uuid == uuid).order_by(_J.seq)).all()
     return [StepInfo(*row) for row in rows]
+
+
+def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
+    """How far the tasks of a flow are, as its journal knows it.
+
+    What only reads is known with the next row. Results are not looked at.
+    """
+    with db.transaction() as connection:
+        rows = connection.execute(sa.select(
+            _J.seq, _J.atom, _J.state, _J.payload).where(
+                _J.flow_uuid == uuid, _J.kind == states.ATOM).order_by(
+                    _J.seq)).all()
+    known: dict[str, AtomInfo] = {}
+    for row in rows:
+        try:
+            records = json.loads(zlib.decompress(row.payload))
+        except (zlib.error, TypeError, ValueError) as exc:
+            raise exception.DamagedJournal(
+                'flow %s: row %d cannot be read: %s'
+                % (uuid, row.seq, exc)) from exc
+        for name, record in records.items():
+            known[name] = _atom(record)
+        if row.state == taskflow_states.RUNNING:
+            known[row.atom] = AtomInfo(row.state)
+    return known
+
+
+def _atom(record: dict[str, Any]) -> AtomInfo:
+    tries = 1
+    if record['kind'] == 'RETRY_DETAIL':
+        tries = len(record.get('results') or ())
+    return AtomInfo(record['state'], 'failure' in record, tries)
 
 
 def _query() -> sa.Select:

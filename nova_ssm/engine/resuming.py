@@ -16,23 +16,23 @@ The journal tells which tasks have ended with an effect. Behind those any
 task may have begun, up to and with the first that would have left a row when
 it ended: a task that only reads leaves none. So
 
-* each task looks before it leaps (``recover``) when it runs next,
+* each of them looks before it leaps (``recover``) when it runs next,
 * if one of them fails, those behind it that may have begun are undone too,
   though this run has not come to them,
 * if a secret cannot be read back, no task begins: the flow reverts.
 """
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from oslo_log import log as logging
-from taskflow.engines.action_engine import compiler
-from taskflow.engines.action_engine import engine as action_engine
 from taskflow.engines.action_engine import traversal
 from taskflow import exceptions as taskflow_exc
+from taskflow import retry as taskflow_retry
 from taskflow import states as taskflow_states
 from taskflow import task as taskflow_task
 from taskflow.types import failure as taskflow_failure
 
+from nova_ssm.engine import engine as engine_module
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import loading
@@ -40,58 +40,70 @@ from nova_ssm.engine import task as ssm_task
 
 LOG = logging.getLogger(__name__)
 
-Engine: TypeAlias = action_engine.SerialActionEngine
-
-
-def atoms(engine: Engine) -> list[Any]:
-    """The tasks and retries of a compiled flow, in a possible order."""
-    graph = engine.compilation.execution_graph
-    return [node for node in graph.topological_sort()
-            if graph.nodes[node]['kind'] in compiler.ATOMS]
+Engine = engine_module.Engine
 
 
 def arm(engine: Engine, loaded: loading.Loaded) -> None:
     """Let what may have begun already look before it leaps."""
-    tasks = [atom for atom in atoms(engine)
+    broken = _choose(engine)
+    tasks = [atom for atom in engine.atoms
              if isinstance(atom, taskflow_task.Task)]
     begun = {task.name: task for task in tasks
              if _may_have_begun(engine, task, loaded)}
     for task in tasks:
-        # Also those that ended: a retry may have been about to run them
-        # again, and done it.
-        if isinstance(task, ssm_task.Task) and (
-                not task.once or task.name in loaded.started):
+        if task.name in begun and isinstance(task, ssm_task.Task):
             task.recover_first()
         _watch(engine, task, begun, loaded)
-    failed = [task for task in tasks if engine.storage.get_atom_state(
-        task.name) == taskflow_states.FAILURE]
+    failed = [task for task in tasks
+              if engine.state(task.name) == taskflow_states.FAILURE]
     if failed and loaded.failed:
         _undo_too(engine, begun, loaded.failed[1])
+    elif broken is not None:
+        _undo_too(engine, begun, broken)
+
+
+def _choose(engine: Engine) -> Exception | None:
+    """Know which branches are not taken: their tasks have not begun.
+
+    :returns: why that cannot be told; the engine cannot go on either
+    """
+    try:
+        engine.choose()
+    except Exception as exc:  # noqa: BLE001 - a choice may raise anything
+        LOG.exception('Flow %s: a choice between branches broke',
+                      engine.storage.flow_uuid)
+        return exc
+    return None
 
 
 def _may_have_begun(engine: Engine, task: taskflow_task.Task,
                     loaded: loading.Loaded) -> bool:
-    if _state(engine, task) == taskflow_states.SUCCESS:
+    # What ended, and is to run again, is PENDING in the row that its retry
+    # left when it began the new try.
+    if engine.state(task.name) != taskflow_states.PENDING:
         return False
     if getattr(task, 'once', False):
         return task.name in loaded.started
     return all(
-        _state(engine, before) in (taskflow_states.SUCCESS,
-                                   taskflow_states.IGNORE) or _quiet(before)
+        engine.state(before.name) in _PASSED or _quiet(engine, before)
         for before in traversal.depth_first_iterate(
             engine.compilation.execution_graph, task,
             traversal.Direction.BACKWARD))
 
 
-def _quiet(atom: Any) -> bool:
+_PASSED = frozenset((taskflow_states.SUCCESS, taskflow_states.IGNORE))
+
+
+def _quiet(engine: Engine, atom: Any) -> bool:
     """Whether an atom may have ended without leaving a row."""
-    return isinstance(atom, ssm_task.Task) and (
-        not atom.effect or
-        type(atom).had_effect is not ssm_task.Task.had_effect)
-
-
-def _state(engine: Engine, atom: Any) -> str:
-    return engine.storage.get_atom_state(atom.name)
+    state = engine.state(atom.name)
+    if isinstance(atom, taskflow_retry.Retry):
+        return state == taskflow_states.PENDING     # the first try
+    return (state in (taskflow_states.PENDING, taskflow_states.FAILURE) and
+            isinstance(atom, ssm_task.Task) and
+            atom.name not in engine.choosers and
+            (not atom.effect or
+             type(atom).had_effect is not ssm_task.Task.had_effect))
 
 
 def _watch(engine: Engine, task: taskflow_task.Task, begun: dict[str, Any],
@@ -138,19 +150,28 @@ def _without_secrets(task: Any, loaded: loading.Loaded, *args: Any,
 def _undo_too(engine: Engine, begun: dict[str, Any],
               exc: BaseException) -> None:
     """Let the engine revert what may have begun, as if it had failed."""
+    undone = set()
     for task in begun.values():
-        if (_state(engine, task) != taskflow_states.PENDING or
+        if (engine.state(task.name) != taskflow_states.PENDING or
                 isinstance(task, ssm_task.Task) and not task.undoes()):
             continue
         if _can_undo(engine, task):
-            engine.storage.save(task.name, failures.to_failure(exc),
-                                taskflow_states.FAILURE)
+            undone.add(task.name)
         else:
             LOG.warning('Flow %s: task %s may have begun before it was '
                         'interrupted, but it cannot be undone: what it was '
                         'given is not known any more',
                         engine.storage.flow_uuid, task.name)
     begun.clear()
+    for atom in engine.atoms:
+        if atom.name in undone:
+            engine.storage.save(atom.name, failures.to_failure(exc),
+                                taskflow_states.FAILURE)
+            undone.remove(atom.name)
+        elif (undone and isinstance(atom, taskflow_retry.Retry) and
+                engine.state(atom.name) == taskflow_states.PENDING):
+            # The engine finds no way back through one that has not run.
+            engine.storage.save(atom.name, None)
 
 
 def _can_undo(engine: Engine, task: taskflow_task.Task) -> bool:

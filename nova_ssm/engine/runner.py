@@ -20,13 +20,13 @@ import threading
 from typing import Any
 
 from oslo_log import log as logging
-from taskflow.engines.action_engine import engine as action_engine
 from taskflow import exceptions as taskflow_exc
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
 from nova_ssm.engine import backend
 from nova_ssm.engine import database
+from nova_ssm.engine import engine as engine_module
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
@@ -182,6 +182,7 @@ class Runner:
             loaded = loading.load(self.db, self._serializer, uuid, name)
             log.started = loaded.started
             log.failed = loaded.failed
+            log.stuck = loaded.stuck
             log.seen = loaded.seen
             return self._execute(log, loaded.detail, loaded)
 
@@ -269,20 +270,20 @@ class Runner:
             outcome.failed_task, outcome.failure = log.failed
         return outcome
 
-    def _prepare(self, log: journal.FlowLog, detail: models.FlowDetail
-                 ) -> action_engine.SerialActionEngine:
-        engine = action_engine.SerialActionEngine(
+    def _prepare(self, log: journal.FlowLog,
+                 detail: models.FlowDetail) -> engine_module.Engine:
+        engine = engine_module.Engine(
             self.registry.get(detail.name).factory(), detail,
-            backend.JournalBackend(log), {})
+            backend.JournalBackend(log))
         engine.compile()
-        log.tasks = {atom.name: atom for atom in resuming.atoms(engine)}
+        log.tasks = {atom.name: atom for atom in engine.atoms}
+        log.choosers = engine.choosers
         engine.prepare()
         engine.validate()
         return engine
 
 
-def _run_engine(engine: action_engine.SerialActionEngine,
-                log: journal.FlowLog) -> str:
+def _run_engine(engine: engine_module.Engine, log: journal.FlowLog) -> str:
     """Run a graph to its end.
 
     :returns: the state of the flow
@@ -297,21 +298,33 @@ def _run_engine(engine: action_engine.SerialActionEngine,
     state = engine.storage.get_flow_state()
     if state not in _STATES:
         raise RuntimeError('flow %s stopped in state %s' % (log.uuid, state))
+    if state == taskflow_states.REVERTED and not _is_undone(engine):
+        # TaskFlow says so of a flow too that was killed behind a revert that
+        # failed.
+        return states.FAILURE
     return _STATES[state]
 
 
-def _blame(engine: action_engine.SerialActionEngine, log: journal.FlowLog,
+def _is_undone(engine: engine_module.Engine) -> bool:
+    return all(engine.state(atom.name) in _UNDONE for atom in engine.atoms)
+
+
+def _blame(engine: engine_module.Engine, log: journal.FlowLog,
            exc: Exception) -> bool:
     """Let a task fail with what kept the engine from going on.
 
     TaskFlow would stop where it is if the result of a task cannot be
-    journaled, or its arguments are not there: nothing would be undone.
+    journaled, its arguments are not there, or the choice between branches
+    that it is asked for breaks: nothing would be undone.
 
     :returns: whether there is a task to be blamed, and to be undone
     """
-    guilty = [atom for atom in resuming.atoms(engine)
-              if engine.storage.get_atom_state(atom.name) ==
-              taskflow_states.RUNNING]
+    by_state: dict[str, list[Any]] = {}
+    for atom in engine.atoms:
+        by_state.setdefault(engine.state(atom.name), []).append(atom)
+    guilty = by_state.get(taskflow_states.RUNNING, [])
+    if not guilty and _UNTROUBLED.issuperset(by_state):
+        guilty = by_state.get(taskflow_states.SUCCESS, [])[-1:]
     if not guilty:
         LOG.exception('Flow %s broke', log.uuid)
         if log.failed is None:
@@ -322,6 +335,13 @@ def _blame(engine: action_engine.SerialActionEngine, log: journal.FlowLog,
                         taskflow_states.FAILURE)
     return True
 
+
+#: States of the tasks of a flow that has left nothing.
+_UNDONE = frozenset((taskflow_states.PENDING, taskflow_states.REVERTED,
+                     taskflow_states.IGNORE))
+#: States of the tasks of a flow in which none has failed.
+_UNTROUBLED = frozenset((taskflow_states.PENDING, taskflow_states.SUCCESS,
+                         taskflow_states.IGNORE))
 
 #: TaskFlow's names of a flow's end, and ours.
 _STATES = {taskflow_states.SUCCESS: states.SUCCESS,

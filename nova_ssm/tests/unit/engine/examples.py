@@ -12,6 +12,7 @@
 
 """Flows that the tests of the runner run."""
 
+from taskflow.patterns import graph_flow
 from taskflow.patterns import linear_flow
 from taskflow.patterns import unordered_flow
 from taskflow import retry
@@ -55,6 +56,63 @@ def retrying(world):
             FailsTwice('c', world)))}
 
 
+def two_ways(world, way):
+    """A choice between two branches, and a tail for both of them."""
+    def flow():
+        whole = graph_flow.Flow('flow')
+        common = linear_flow.Flow('common').add(
+            Do('a', world), Read('r', world))
+        choose = Choose('choose', world, way)
+        near = linear_flow.Flow('near').add(
+            Read('near-r', world), Do('near-b', world), Do('near-c', world))
+        far = linear_flow.Flow('far').add(
+            Do('far-b', world), Once('far-o', world), Read('far-r', world),
+            Do('far-c', world))
+        tail = linear_flow.Flow('tail').add(Do('b', world), Do('c', world))
+        whole.add(common, choose, near, far, tail)
+        whole.link(common, choose)
+        for branch in (near, far):
+            whole.link(choose, branch, decider=Chosen(branch.name),
+                       decider_depth='flow')
+            whole.link(branch, tail)
+        return whole
+    return {'flow': flow}
+
+
+def near_way(world):
+    return two_ways(world, 'near')
+
+
+def far_way(world):
+    return two_ways(world, 'far')
+
+
+def ways(world):
+    """The branches of which anything was done, or undone."""
+    return {way for call in world.calls for way in ('near', 'far')
+            if call.partition(' ')[2].startswith(way)}
+
+
+def hopping(world, bad=2, tries=3):
+    """A part that is tried with other hosts, told by their failures."""
+    world.bad = bad
+    return {'flow': lambda: helpers.linear(
+        Do('a', world),
+        linear_flow.Flow('hops', retry=NextHost(
+            'hosts', world, tries)).add(
+            Read('r', world), Pick('b', world), Once('o', world),
+            OnHost('c', world)),
+        Do('z', world))}
+
+
+def hopping_once(world):
+    return hopping(world, bad=1)
+
+
+def hopping_in_vain(world, tries=3):
+    return hopping(world, bad=9, tries=tries)
+
+
 def parent(world):
     return {'flow': lambda: helpers.linear(
                 Do('p', world), helpers.Spawn('spawn', world)),
@@ -92,3 +150,76 @@ class UsesPassword(Do):
         self.world.calls.append('password %s'
                                 % serialization.reveal(password))
         return super().execute()
+
+
+class Choose(Do):
+    """Tells the way to go."""
+
+    def __init__(self, name, world, way):
+        super().__init__(name, world)
+        self.way = way
+
+    def execute(self, **kwargs):
+        super().execute(**kwargs)
+        return self.way
+
+    def recover(self, **kwargs):
+        super().recover(**kwargs)
+        return self.way
+
+
+class Chosen:
+    """Whether a branch is the one that was chosen."""
+
+    def __init__(self, way):
+        self.way = way
+
+    def __call__(self, history):
+        return history['choose'] == self.way
+
+
+class NextHost(retry.Retry):
+    """Tries some hosts, as long as it is a host that is broken."""
+
+    def __init__(self, name, world, tries=3):
+        super().__init__(name=name, provides='attempted')
+        self.world = world
+        self.tries = tries
+
+    def execute(self, history, **kwargs):
+        self.world.call('try %d' % (len(history) + 1))
+        return [failure.exception.host
+                for _task, failure in history.outcomes_iter()]
+
+    def on_failure(self, history, **kwargs):
+        [failure] = [failure for _task, failure
+                     in history.outcomes_iter(index=-1)]
+        if isinstance(failure.exception, Broken) and (
+                len(history) < self.tries):
+            return retry.RETRY
+        return retry.REVERT
+
+
+class Pick(Do):
+    """Takes the first host that was not attempted."""
+
+    def execute(self, attempted, **kwargs):
+        super().execute()
+        return 'host-%d' % len(attempted)
+
+    def recover(self, attempted, **kwargs):
+        super().recover(attempted=attempted)
+        return 'host-%d' % len(attempted)
+
+
+class OnHost(Do):
+    """Fails on as many hosts as are broken."""
+
+    def execute(self, b, **kwargs):
+        if b in ['host-%d' % number for number in range(self.world.bad)]:
+            self.world.call('fail on ' + b)
+            raise Broken(b, code=7)
+        return super().execute()
+
+    def recover(self, b, **kwargs):
+        return super().recover(b=b)

@@ -188,13 +188,14 @@ class Process:
 
     def __init__(self, url: str, world: World, flows: dict[str, Any],
                  keys: tuple[str, ...] = (KEY,), lease: float = 60,
-                 host: str = 'host', version: str = '1.0') -> None:
+                 host: str = 'host', version: str = '1.0',
+                 serializer: serialization.Serializer | None = None) -> None:
         self.world = world
         self.db = MortalDatabase(url)
         self.registry = registry.Registry()
         for name, factory in flows.items():
             self.registry.add(registry.FlowType(name, version, factory))
-        self.serializer = serialization.Serializer(
+        self.serializer = serializer or serialization.Serializer(
             vault=serialization.Vault(keys))
         self.runner = runner.Runner(
             self.db, self.serializer, self.registry, host, lease=lease,

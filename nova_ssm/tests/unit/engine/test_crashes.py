@@ -58,12 +58,14 @@ def kill_everywhere(url, flows, check, again=False):
 
 @pytest.mark.parametrize('again', [False, True])
 @pytest.mark.parametrize('flows', [
-    examples.simple, examples.branching, examples.retrying, examples.parent])
+    examples.simple, examples.branching, examples.retrying, examples.parent,
+    examples.near_way, examples.far_way, examples.hopping_once])
 def test_a_killed_flow_is_finished_once(url, flows, again):
     def check(world, outcomes):
         assert set(helpers.state_of(url).values()) == {'SUCCESS'}
         assert world.doubled == []
         assert sorted(world.effects) == whole
+        assert len(examples.ways(world)) < 2
 
     whole = sorted(ends_with(url, flows))
     kill_everywhere(url, flows, check, again)
@@ -71,12 +73,14 @@ def test_a_killed_flow_is_finished_once(url, flows, again):
 
 @pytest.mark.parametrize('again', [False, True])
 @pytest.mark.parametrize('flows', [
-    examples.failing(examples.simple), examples.failing(examples.branching)])
+    examples.failing(examples.simple), examples.failing(examples.branching),
+    examples.failing(examples.near_way), examples.failing(examples.far_way)])
 def test_a_killed_flow_that_fails_is_undone_wholly(url, flows, again):
     def check(world, outcomes):
         assert set(helpers.state_of(url).values()) <= {'REVERTED'}
         assert world.doubled == []
         assert world.effects == []
+        assert len(examples.ways(world)) < 2
         for outcome in outcomes:
             assert outcome.failed_task == 'c'
             failure = outcome.failure
@@ -116,8 +120,21 @@ def test_only_what_began_for_certain_is_recovered_if_it_runs_once(
         one.run()
     helpers.expire_leases(url)
     process(examples.simple(world)).resume_all()
+    assert world.effects == ['a', 'b', 'c']
+    # Nor has c, since b would have left a row.
     assert 'recover b' not in world.calls
+    assert 'recover c' not in world.calls
+
+
+def test_what_may_have_begun_is_recovered(process, world, url):
+    one = process(examples.simple(world))
+    world.kill_at = 9       # behind the row of b, before c
+    with pytest.raises(helpers.Killed):
+        one.run()
+    helpers.expire_leases(url)
+    process(examples.simple(world)).resume_all()
     assert 'recover c' in world.calls
+    assert 'recover a' not in world.calls
 
 
 def test_the_second_attempt_of_a_task_that_runs_once_is_seen_too(

@@ -25,6 +25,7 @@ from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import journal
+from nova_ssm.engine import records
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import worker
@@ -287,7 +288,8 @@ def test_ownership_is_asked_for_once_a_lapse(given):
 
 
 def test_the_summary_is_text_that_every_database_takes(given):
-    text = journal.summary('task', ValueError('a\0b \ud800' + 'x' * 10000))
+    text = records.summary(
+        ('task', ValueError('a\0b \ud800' + 'x' * 10000)))
     assert text.startswith('task: ValueError: a b ?xxx')
     assert len(text) == 4000
     assert '\0' not in text
@@ -299,7 +301,7 @@ def test_what_is_restored_is_what_was_noted(cls):
     detail.state, detail.intention = 'SUCCESS', 'REVERT'
     detail.results = [('x', {})]
     detail.version = '1.0'
-    back = journal.restore('a', journal._record(detail))
+    back = records.restore('a', records.take(detail))
     assert type(back) is cls
     assert (back.name, back.state, back.intention, back.results) == (
         'a', 'SUCCESS', 'REVERT', [('x', {})])

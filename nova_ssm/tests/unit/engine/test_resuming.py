@@ -11,6 +11,8 @@
 #    under the License.
 
 import pytest
+from taskflow.patterns import linear_flow
+from taskflow import retry
 
 from nova_ssm.engine import exception
 from nova_ssm.engine import queries
@@ -63,6 +65,20 @@ def test_what_was_not_done_is_not_begun_without_its_secret(
     assert world.effects == []
 
 
+def test_in_another_try_it_has_not_begun(process, world, url):
+    flows = {'flow': lambda: linear_flow.Flow(
+        'flow', retry=retry.Times(2, name='times')).add(
+            OnceWithPassword('cast', world))}
+    world.kill_at = 3       # behind the row of its start
+    with pytest.raises(helpers.Killed):
+        process(flows, keys=()).run(password=serialization.Secret('tiger'))
+    helpers.expire_leases(url)
+    [outcome] = process(flows, keys=()).resume_all()
+    assert (outcome.state, outcome.failed_task) == ('REVERTED', 'cast')
+    assert world.count('recover cast') == 1
+    assert world.count('undo cast') == 2
+
+
 def test_children_have_the_version_that_is_registered(process, world, db):
     one = process({
         'flow': lambda: helpers.linear(helpers.Spawn('spawn', world, 1)),
@@ -71,3 +87,37 @@ def test_children_have_the_version_that_is_registered(process, world, db):
     assert one.run().state == 'SUCCESS'
     assert {info.name: info.version for info in queries.flows(db)} == {
         'flow': '1.3', 'child-0': '1.3'}
+
+
+def _reads_between(world, retrying):
+    inner = [helpers.Read('r2', world), helpers.Do('b', world)]
+    if retrying:
+        inner = [linear_flow.Flow('again', retry=retry.Times(
+            3, name='times')).add(*inner)]
+    return {'flow': lambda: helpers.linear(
+        helpers.Do('a', world), helpers.Read('r1', world), *inner)}
+
+
+@pytest.mark.parametrize('retrying', [False, True])
+def test_what_began_is_undone_behind_what_did_not_run(process, world, url,
+                                                      retrying):
+    """What only reads leaves no row, and fails when it runs again."""
+    one = process(_reads_between(world, retrying))
+    original = world.make
+
+    def make(name):
+        original(name)
+        if name == 'b':
+            one.kill()
+
+    world.make = make
+    with pytest.raises(helpers.Killed):
+        one.run()
+    world.make = original
+    assert world.effects == ['a', 'b']
+    world.failing['read r1'] = OSError('gone')
+    helpers.expire_leases(url)
+    [outcome] = process(_reads_between(world, retrying)).resume_all()
+    assert outcome.state == 'REVERTED'
+    assert outcome.failed_task == 'r1'
+    assert world.effects == []

@@ -68,7 +68,8 @@ def test_a_task_that_cannot_be_undone_leaves_a_case_for_people(
     assert outcome.failed_task == 'c'
     assert world.effects == ['a', 'b']
     info = queries.flow(one.db, outcome.uuid)
-    assert info.failure == 'c: Broken: compute is broken'
+    assert info.failure == (
+        'c: Broken: compute is broken; undoing b: RuntimeError: no')
 
 
 def test_a_subflow_is_tried_again(process, world):

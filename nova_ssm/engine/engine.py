@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""TaskFlow's engine, with what a durable flow asks of retries and choices.
+
+Beside TaskFlow's own
+
+* a retry that gives up reverts the whole flow, not its own part only,
+* a new try has forgotten the failures of the one before; the retry's history
+  has them,
+* a retry that breaks while it decides gives up.
+"""
+
+import functools
+from typing import Any
+
+from oslo_log import log as logging
+from taskflow import atom as taskflow_atom
+from taskflow.engines.action_engine import compiler
+from taskflow.engines.action_engine import deciders
+from taskflow.engines.action_engine import engine as action_engine
+from taskflow import flow as taskflow_flow
+from taskflow.persistence import base
+from taskflow.persistence import models
+from taskflow import retry as taskflow_retry
+from taskflow import states as taskflow_states
+from taskflow import storage as taskflow_storage
+from taskflow.utils import misc
+
+LOG = logging.getLogger(__name__)
+
+
+class Storage(taskflow_storage.Storage):
+    """What TaskFlow knows of the atoms of a flow."""
+
+    def set_atom_state(self, atom_name: str, state: str) -> None:
+        """Set a state; an atom that is to run again begins with nothing."""
+        if state == taskflow_states.PENDING:
+            # Or the next revert would be told of a failure of another try.
+            self.reset(atom_name)
+        else:
+            super().set_atom_state(atom_name, state)
+
+
+class Engine(action_engine.SerialActionEngine):
+    """Runs one flow in the calling thread."""
+
+    def __init__(self, flow: taskflow_flow.Flow, detail: models.FlowDetail,
+                 backend: base.Backend | None) -> None:
+        super().__init__(flow, detail, backend, {'defer_reverts': True})
+        #: The atoms whose results choose between branches.
+        self.choosers: set[str] = set()
+
+    @misc.cachedproperty
+    def storage(self) -> Storage:
+        return Storage(self._flow_detail, backend=self._backend,
+                       scope_fetcher=self._scopes)
+
+    def _scopes(self, atom_name: str) -> Any:
+        if not self._compiled:
+            return None
+        return self._runtime.fetch_scopes_for(atom_name)
+
+    def compile(self) -> None:
+        """Make the graph of the flow."""
+        if not self._compiled:
+            super().compile()
+            self.choosers = choosers(self.compilation)
+            for atom in self.atoms:
+                if isinstance(atom, taskflow_retry.Retry):
+                    _guard(atom)
+
+    @property
+    def atoms(self) -> list[Any]:
+        """The tasks and retries of the flow, in a possible order."""
+        return atoms(self.compilation)
+
+    def state(self, name: str) -> str:
+        """The state of an atom."""
+        return self.storage.get_atom_state(name)
+
+    def choose(self) -> None:
+        """Let the choices be made of which all is known.
+
+        The engine would make them when it comes to the branches.
+        """
+        for atom in self.atoms:
+            links = self._runtime.fetch_edge_deciders(atom)
+            if (links and self.state(atom.name) == taskflow_states.PENDING and
+                    all(self._is_over(link.from_node) for link in links)):
+                deciders.IgnoreDecider(atom, links).check_and_affect(
+                    self._runtime)
+
+    def _is_over(self, node: Any) -> bool:
+        return isinstance(node, taskflow_atom.Atom) and (
+            self.state(node.name) in (taskflow_states.SUCCESS,
+                                      taskflow_states.IGNORE))
+
+
+def atoms(compilation: compiler.Compilation) -> list[Any]:
+    """The tasks and retries of a compiled flow, in a possible order."""
+    graph = compilation.execution_graph
+    return [node for node in graph.topological_sort()
+            if graph.nodes[node]['kind'] in compiler.ATOMS]
+
+
+def choosers(compilation: compiler.Compilation) -> set[str]:
+    """The names of the atoms whose results choose between branches."""
+    return {before.name for before, _after, data
+            in compilation.execution_graph.edges(data=True)
+            if taskflow_flow.LINK_DECIDER in data and hasattr(before, 'name')}
+
+
+def _guard(retry: taskflow_retry.Retry) -> None:
+    """Let a retry give up that cannot say whether to try again.
+
+    TaskFlow would stop where it is, with nothing undone.
+    """
+    decide = retry.on_failure
+
+    @functools.wraps(decide)
+    def on_failure(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return decide(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever it may raise
+            LOG.exception('Retry %s broke while it looked at a failure: it '
+                          'gives up', retry.name)
+            return taskflow_retry.REVERT_ALL
+
+    retry.__dict__['on_failure'] = on_failure
