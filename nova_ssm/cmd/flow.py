@@ -13,17 +13,27 @@
 """``nova-ssm flow``: what runs, who runs it, how far it is, why it failed."""
 
 import argparse
+from collections.abc import Sequence
 import dataclasses
 import datetime
+import importlib
 from typing import Any
 
+from cliff import command
 from cliff import lister
 from cliff import show
+from oslo_utils import uuidutils
 
 from nova_ssm.cmd import db
 from nova_ssm.cmd import main
+from nova_ssm.engine import database as database_module
+from nova_ssm.engine import drawing
+from nova_ssm.engine import exception
+from nova_ssm.engine import graphs
+from nova_ssm.engine import progress
 from nova_ssm.engine import queries
 from nova_ssm.engine import states
+from nova_ssm.engine import svg
 
 _COLUMNS = ('uuid', 'name', 'subject', 'state', 'owner', 'task', 'since',
             'failure')
@@ -68,9 +78,10 @@ class List(lister.Lister):
 
 
 class Show(show.ShowOne):
-    """Show one flow and its steps."""
+    """Show one flow, its steps, and how far it is in its graph."""
 
     app: main.NovaSSMApp
+    _drawing = ''
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -84,15 +95,100 @@ class Show(show.ShowOne):
         steps = queries.steps(database, info.uuid)
         names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
         values = [_cell(info, name, parsed_args.formatter) for name in names]
+        graph, reason = _graph_of(database, info)
         if parsed_args.formatter in _FOR_PEOPLE:
-            text: Any = '\n'.join(_line(step, steps[0].at) for step in steps)
-        else:
-            text = [dataclasses.asdict(step) for step in steps]
-        return (*names, 'steps'), (*values, text)
+            self._drawing = _drawn(self.app, graph, reason)
+            return (*names, 'steps'), (*values, '\n'.join(
+                _line(step, steps[0].at) for step in steps))
+        return (*names, 'steps', 'graph', 'graph_missing'), (
+            *values, [dataclasses.asdict(step) for step in steps],
+            graph.data() if graph is not None else None, reason)
 
+    def produce_output(self, parsed_args: argparse.Namespace,
+                       column_names: Sequence[str],
+                       data: Sequence[Any]) -> int:
+        """Write the table, and draw the graph below it."""
+        result = super().produce_output(parsed_args, column_names, data)
+        if parsed_args.formatter == 'table':
+            self.app.stdout.write('\n%s\n' % self._drawing)
+        return result
+
+
+class Graph(command.Command):
+    """Draw a type of flow, or one flow and how far it is."""
+
+    app: main.NovaSSMApp
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'flow', metavar='NAME|ID',
+            help='the name of a type of flow, or the uuid of a flow')
+        parser.add_argument(
+            '--format', choices=sorted(_FORMATS), default='text',
+            help='text for a terminal (the default), mermaid and dot for '
+                 'these programs, svg for a picture')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        if uuidutils.is_uuid_like(parsed_args.flow):
+            database = db.journal_database(self.app.conf)
+            database.check()
+            info = queries.flow(database, parsed_args.flow)
+            graph, reason = _graph_of(database, info)
+            if graph is None:
+                raise exception.UnknownFlow(reason)
+        else:
+            graph = _catalog().graph(parsed_args.flow)
+        drawn = _FORMATS[parsed_args.format](graph)
+        if parsed_args.format == 'text':
+            drawn = _readable(self.app, drawn)
+        self.app.stdout.write(drawn + '\n')
+
+
+_FORMATS = {'text': drawing.text, 'mermaid': drawing.mermaid,
+            'dot': drawing.dot, 'svg': svg.picture}
 
 #: Formats that are read by people: dates instead of numbers.
 _FOR_PEOPLE = ('table', 'value', 'csv')
+
+
+def _catalog() -> Any:
+    """The flows of the installed plugins.
+
+    They are imported now: with them comes Nova, which may not be importable,
+    and takes its time.
+    """
+    return importlib.import_module('nova_ssm.catalog').installed()
+
+
+def _graph_of(database: database_module.Database, info: queries.FlowInfo
+              ) -> tuple[graphs.Graph | None, str | None]:
+    """The graph of a flow, or the reason why there is none."""
+    try:
+        graph = _catalog().graph(info.name, info.version)
+        progress.mark(graph, queries.atoms(database, info.uuid), info)
+    except (exception.UnknownFlow, exception.DamagedJournal) as exc:
+        return None, str(exc)
+    except Exception as exc:  # noqa: BLE001 - a plugin may raise anything
+        return None, '%s: %s' % (type(exc).__name__, exc)
+    return graph, None
+
+
+def _drawn(app: main.NovaSSMApp, graph: graphs.Graph | None,
+           reason: str | None) -> str:
+    if graph is None:
+        return 'Not drawn: %s' % reason
+    return _readable(app, drawing.text(graph))
+
+
+def _readable(app: main.NovaSSMApp, drawn: str) -> str:
+    """A drawing that the terminal can show."""
+    try:
+        drawn.encode(getattr(app.stdout, 'encoding', None) or 'utf-8')
+    except UnicodeEncodeError:
+        return drawing.ascii_only(drawn)
+    return drawn
 
 
 def _positive(text: str) -> int:

@@ -17,6 +17,7 @@ from importlib import metadata
 import logging
 import sys
 import typing
+import warnings
 
 from cliff import app
 from cliff import command
@@ -92,7 +93,8 @@ class NovaSSMApp(app.App):
     def configure_logging(self) -> None:
         """Keep the chatter of libraries off the console without --debug."""
         if not self.options.debug:
-            for name in ('stevedore', 'alembic', 'taskflow', 'sqlalchemy'):
+            for name in ('stevedore', 'alembic', 'taskflow', 'sqlalchemy',
+                         'oslo_service', 'nova'):
                 logging.getLogger(name).setLevel(logging.ERROR)
         super().configure_logging()
 
@@ -118,4 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     :param argv: the arguments; None for those of the process
     :returns: the exit code
     """
+    if not sys.warnoptions:
+        # What libraries say of each other is not for who runs a command.
+        warnings.simplefilter('ignore')
     return NovaSSMApp().run(sys.argv[1:] if argv is None else argv)

@@ -14,10 +14,13 @@
 
 import json
 import re
+from xml.dom import minidom
 
 import pytest
 from taskflow.patterns import linear_flow
 
+from nova_ssm import catalog
+from nova_ssm.cmd import flow as flow_cmd
 from nova_ssm.engine import database
 from nova_ssm.engine import journal
 from nova_ssm.engine import registry
@@ -29,6 +32,8 @@ from nova_ssm.tests.unit import cmd
 
 class Claim(task.Task):
     """Succeeds, and is undone."""
+
+    reversion = 'free it'
 
     def execute(self):
         pass
@@ -172,6 +177,161 @@ def test_no_secret_is_shown(nova_ssm, flows, command):
             'flow', verb, flows.get(arg, arg), '-f', form)
         assert out and 'topsecret' not in out
 
+
+# -- the graph -------------------------------------------------------------
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """Installs a plugin that has the flow."""
+    def install(version='1.0', factory=boot, broken=None):
+        found = catalog.Catalog((catalog.Plugin('boots', 'Boots.', (
+            registry.FlowType('boot', version, factory),)),), broken or {})
+        monkeypatch.setattr(catalog, 'installed', lambda: found)
+    return install
+
+
+def test_show_draws_the_graph_below_the_table(nova_ssm, flows, plugin):
+    plugin()
+    _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
+    drawn = out.rpartition('-+\n')[2].strip().splitlines()
+    assert drawn[:3] == [
+        'boot 1.0',
+        '● Claim   reverted  undo: free it',
+        '● Boot    failed']
+
+
+def test_show_gives_the_graph_as_data(nova_ssm, flows, plugin):
+    plugin()
+    for name, states in (('failed', ['reverted', 'failed']),
+                         ('done', ['done', 'done']),
+                         ('pending', ['running', 'not reached'])):
+        _code, out, _err = nova_ssm('flow', 'show', flows[name], '-f', 'json')
+        shown = json.loads(out)
+        assert [item['state'] for item in shown['graph']['items']] == states
+        assert shown['graph']['links'] == [{'from': 'Claim', 'to': 'Boot'}]
+        assert shown['graph_missing'] is None
+
+
+@pytest.mark.parametrize('form', ('value', 'shell'))
+def test_other_formats_have_no_drawing(nova_ssm, flows, plugin, form):
+    plugin()
+    _code, out, _err = nova_ssm('flow', 'show', flows['failed'], '-f', form)
+    assert '●' not in out
+
+
+def no_graph(nova_ssm, flows):
+    """Why there is no graph, as data and in the drawing's place."""
+    code, out, err = nova_ssm('flow', 'show', flows['done'])
+    assert (code, err) == (0, '')
+    assert 'the flow begins' in out
+    _code, data, _err = nova_ssm('flow', 'show', flows['done'], '-f', 'json')
+    shown = json.loads(data)
+    assert shown['graph'] is None
+    assert out.endswith('\nNot drawn: %s\n' % shown['graph_missing'])
+    return shown['graph_missing']
+
+
+def test_show_of_a_flow_that_no_plugin_has(nova_ssm, flows):
+    assert no_graph(nova_ssm, flows) == (
+        'no installed plugin has a flow named boot')
+
+
+def test_show_of_a_flow_of_another_version(nova_ssm, flows, plugin):
+    plugin('2.1')
+    assert no_graph(nova_ssm, flows) == (
+        'version 1.0 of the flow boot is not known here, only 2.1')
+
+
+def test_show_with_a_flow_that_cannot_be_made(nova_ssm, flows, plugin):
+    def broken():
+        raise AttributeError('no manager')
+
+    plugin(factory=broken)
+    assert no_graph(nova_ssm, flows) == 'AttributeError: no manager'
+
+
+def test_show_without_nova(nova_ssm, flows, monkeypatch):
+    def no_nova(name):
+        raise ImportError('No module named nova')
+
+    monkeypatch.setattr(flow_cmd.importlib, 'import_module', no_nova)
+    assert no_graph(nova_ssm, flows) == 'ImportError: No module named nova'
+
+
+def test_show_with_a_damaged_journal(nova_ssm, flows, engine, plugin):
+    plugin()
+    with engine.db.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE ssm_journal SET payload = 'x' WHERE seq > 0")
+    assert 'row 1 cannot be read' in no_graph(nova_ssm, flows)
+
+
+def test_graph_of_a_type_needs_no_database(nova_ssm, plugin, tmp_path):
+    plugin()
+    empty = tmp_path / 'empty.conf'
+    empty.write_text('')
+    code, out, err = nova_ssm('flow', 'graph', 'boot', conf=empty)
+    assert (code, err) == (0, '')
+    assert out.splitlines()[:3] == [
+        'boot 1.0', '● Claim   undo: free it', '● Boot']
+
+
+def test_graph_of_a_flow_has_its_states(nova_ssm, flows, plugin):
+    plugin()
+    _code, out, _err = nova_ssm('flow', 'graph', flows['failed'])
+    assert re.search('Boot +failed', out)
+
+
+@pytest.mark.parametrize('form, begins', (
+    ('text', 'boot 1.0'), ('mermaid', 'flowchart'), ('dot', 'digraph'),
+    ('svg', '<svg')))
+def test_graph_in_every_format(nova_ssm, flows, plugin, form, begins):
+    plugin()
+    for flow in ('boot', flows['failed']):
+        _code, out, _err = nova_ssm('flow', 'graph', flow, '--format', form)
+        assert out.startswith(begins)
+        assert 'Claim' in out and 'Boot' in out
+        assert 'topsecret' not in out
+    if form == 'svg':
+        assert minidom.parseString(out.encode())
+
+
+def test_graph_for_a_terminal_that_knows_ascii_only():
+    app = flow_cmd.main.NovaSSMApp()
+
+    class Terminal:
+        encoding = 'ascii'
+
+    app.stdout = Terminal()
+    assert flow_cmd._readable(app, '● a') == '* a'
+    Terminal.encoding = 'utf-8'
+    assert flow_cmd._readable(app, '● a') == '● a'
+
+
+def test_graph_of_nothing_that_is_known_is_one_line(nova_ssm, plugin, url):
+    database.upgrade(url)
+    plugin(broken={'shoes': 'ImportError: no laces'})
+    cmd.assert_one_line(
+        nova_ssm('flow', 'graph', 'sandal'),
+        'no installed plugin has a flow named sandal',
+        'the plugin shoes cannot be loaded: ImportError: no laces')
+    unknown = '00000000-0000-0000-0000-000000000000'
+    cmd.assert_one_line(nova_ssm('flow', 'graph', unknown),
+                        'there is no flow ' + unknown)
+
+
+def test_graph_of_a_flow_that_no_plugin_has_is_one_line(nova_ssm, flows):
+    cmd.assert_one_line(nova_ssm('flow', 'graph', flows['done']),
+                        'no installed plugin has a flow named boot')
+
+
+def test_graph_draws_what_is_installed(nova_ssm):
+    code, out, err = nova_ssm('flow', 'graph', 'build_instance')
+    assert (code, err) == (0, '')
+    assert re.search('^◉ CastBuild', out, re.M)
+
+
+# -- what is wrong ---------------------------------------------------------
 
 def test_show_of_an_unknown_flow_is_one_line(nova_ssm, flows):
     cmd.assert_one_line(nova_ssm('flow', 'show', 'nonsense'),
