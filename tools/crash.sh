@@ -11,12 +11,16 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 #
-# Builds servers in the cloud of tools/cloud.sh, kills the conductor that works on them at a
-# random moment, and counts what became of them, on stock Nova and with nova_ssm.
+# Builds or moves servers in the cloud of tools/cloud.sh, kills the conductor that works on them at
+# a random moment, and counts what became of them, on stock Nova and with nova_ssm.
 #
-#   crash.sh [--rounds N] [--servers N] [--mode ssm|stock|both] [--networks auto|none] [--seed S]
+#   crash.sh [--operation OPERATION] [--rounds N] [--servers N] [--mode ssm|stock|both]
+#            [--networks auto|none] [--seed S]
 #
-# Writes $NOVA_SSM_STATE/cloud/results/crash-*.json. Status 1 if nova_ssm lost or doubled a server.
+# OPERATION is build (the default), resize, cold-migrate, live-migrate, live-migrate-forced,
+# live-migrate-retry (the first destination refuses), or moves: all of these but build.
+# Writes $NOVA_SSM_STATE/cloud/results/crash-*.json. Status 1 if nova_ssm lost or doubled a server,
+# or left something behind.
 set -euo pipefail
 case ${1:-} in
   -h | --help)

@@ -22,6 +22,9 @@ log shows the request, else the one that has used the processor since. The
 last is a guess for the few tenths of a second before stock Nova logs
 anything. When it turns out that the other one had the request, the round has
 tested nothing: it is shown as missed, left out of the sum, and played again.
+
+Servers are moved in the same way, each by a request of its own: see
+:mod:`nova_ssm.tests.cloud.moves_rounds`.
 """
 
 import argparse
@@ -30,104 +33,174 @@ import json
 import random
 import sys
 import time
+from typing import Any
+from typing import Protocol
 
 from rich import console
 
 from nova_ssm.tests.cloud import cloud
+from nova_ssm.tests.cloud import moves
+from nova_ssm.tests.cloud import moves_rounds
 from nova_ssm.tests.cloud import report
 from nova_ssm.tests.cloud import rounds
 from nova_ssm.tests.cloud import settings
 
 
+BUILD = 'build'
+#: All operations of moves, one after the other.
+MOVES = 'moves'
+#: What is built, or moved, at once.
+_SERVERS = {BUILD: 20, MOVES: 6}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='crash.sh', description='Build servers, kill the conductor that '
-        'works on them at a random moment, count what became of them.')
-    parser.add_argument('--rounds', type=int, default=10)
-    parser.add_argument('--servers', type=int, default=20,
-                        help='in one request (default 20)')
+        prog='crash.sh', description='Build or move servers, kill the '
+        'conductor that works on them at a random moment, count what became '
+        'of them.')
+    parser.add_argument(
+        '--operation', choices=(BUILD, *moves.OPERATIONS, MOVES),
+        default=BUILD,
+        help=f'what is done with the servers (default {BUILD}); {MOVES}: '
+        'each way to move them')
+    parser.add_argument('--rounds', type=int, default=10,
+                        help='of each operation and mode (default 10)')
+    parser.add_argument('--servers', type=int, default=None,
+                        help='at once (default {build} to build, {moves} to '
+                        'move)'.format(**_SERVERS))
     parser.add_argument('--mode', choices=(*cloud.MODES, 'both'),
                         default='both')
     parser.add_argument('--networks', choices=('auto', 'none'),
-                        default='auto', help='one port a server, or none')
+                        default='auto', help='one port a server, or none '
+                        '(what is moved has one)')
     parser.add_argument('--seed', type=int, default=None,
                         help='of the moments; default: another each time')
     return parser
 
 
-class Trial:
-    """All rounds of one call, and the file that they are written to."""
+class Player(Protocol):
+    """Plays the rounds of one operation."""
 
-    def __init__(self, it: cloud.Cloud, args: argparse.Namespace,
+    def undisturbed(self) -> float:
+        """Do it without a kill; return how long a conductor worked, in s."""
+
+    def play(self, moment: float) -> Any:
+        """Play one round; kill after that many seconds."""
+
+    def close(self) -> dict[str, list[str]]:
+        """Clean up; return what is left in the databases after that."""
+
+
+class Trial:
+    """All rounds of one operation, and the file that they go to."""
+
+    def __init__(self, it: cloud.Cloud, operation: str,
+                 args: argparse.Namespace, seed: int,
                  out: console.Console) -> None:
         self._cloud = it
+        self._operation = operation
         self._args = args
         self._out = out
-        self._seed = (random.SystemRandom().randrange(10 ** 6)
-                      if args.seed is None else args.seed)
+        self._seed = seed
+        self._count = args.servers or _SERVERS[
+            BUILD if operation == BUILD else MOVES]
+        name = '' if operation == BUILD else f'{operation}-'
         self._path = it.settings.results / time.strftime(
-            'crash-%Y%m%d-%H%M%S.json')
-        self._played: dict[str, list[rounds.Round]] = {}
-        self._missed: dict[str, list[rounds.Round]] = {}
-        self._builds: dict[str, float] = {}
+            f'crash-{name}%Y%m%d-%H%M%S.json')
+        self._played: dict[str, list[Any]] = {}
+        self._missed: dict[str, list[Any]] = {}
+        self._took: dict[str, float] = {}
 
-    def run(self) -> int:
-        """Play all modes. Returns the status of the process."""
-        args = self._args
+    def play(self, mode: str) -> None:
+        """Play the rounds of one mode."""
         source = random.Random(self._seed)
-        moments = [source.random() for _ in range(args.rounds)]
-        for mode in (('stock', 'ssm') if args.mode == 'both'
-                     else (args.mode,)):
-            self._play(mode, moments)
-        report.show_all(self._out, self._played, self._builds)
-        self._out.print(f'seed {self._seed}; written to {self._path}',
-                        soft_wrap=True)
-        short = any(len(results) < args.rounds
-                    for results in self._played.values())
-        if short:
-            self._out.print('too many rounds missed the conductor at work')
-        failed = any(one.failed for one in self._played.get('ssm', ()))
-        return 1 if short or failed else 0
-
-    def _play(self, mode: str, moments: list[float]) -> None:
-        """Play the rounds of one mode.
-
-        :param moments: as fractions of a conductor's time
-        """
+        # As fractions of the time that a conductor works.
+        moments = [source.random() for _ in range(self._args.rounds)]
         self._cloud.up(mode)
-        player = rounds.Player(self._cloud, self._args.servers,
-                               self._args.networks)
+        player = self._player()
         # The first one warms everything up.
         player.undisturbed()
-        took = self._builds[mode] = player.undisturbed()
-        self._out.print(f'{mode}: a conductor works {took:.1f} s on '
-                        f'{self._args.servers} servers, undisturbed')
+        took = self._took[mode] = player.undisturbed()
+        self._out.print(
+            f'{self._operation}, {mode}: a conductor works {took:.1f} s on '
+            f'{self._count} servers, undisturbed')
         played = self._played[mode] = []
         missed = self._missed[mode] = []
         # Each moment has a second and a third chance.
         while len(played) < len(moments) and len(missed) <= 2 * len(moments):
             result = player.play(moments[len(played)] * took)
             (missed if result.missed else played).append(result)
-            report.show_round(self._out, len(played), result)
+            report.show_round(self._out, len(played), self._operation,
+                              result)
             self._write()
+        left = player.close()
+        if left and played:
+            played[-1].left.update(left)
+            self._out.print(f'left after the deletion of all: {left}')
+            self._write()
+
+    @property
+    def begun(self) -> bool:
+        """Whether at least one round was played."""
+        return any(self._played.values())
+
+    def _player(self) -> Player:
+        if self._operation == BUILD:
+            return rounds.Player(self._cloud, self._count,
+                                 self._args.networks)
+        return moves_rounds.Player(
+            self._cloud, moves.OPERATIONS[self._operation], self._count)
 
     def _write(self) -> None:
         self._path.write_text(json.dumps({
-            'seed': self._seed, 'servers': self._args.servers,
-            'networks': self._args.networks, 'undisturbed': self._builds,
-            'rounds': _plain(self._played), 'missed': _plain(self._missed),
-        }, indent=1))
+            'operation': self._operation, 'seed': self._seed,
+            'servers': self._count, 'networks': self._args.networks,
+            'undisturbed': self._took, 'rounds': _plain(self._played),
+            'missed': _plain(self._missed)}, indent=1))
+
+    def report(self) -> bool:
+        """Print the modes beside each other; return whether all is well."""
+        report.show_all(self._out, self._operation, self._played, self._took)
+        self._out.print(f'seed {self._seed}; written to {self._path}',
+                        soft_wrap=True)
+        short = any(len(results) < self._args.rounds
+                    for results in self._played.values())
+        if short:
+            self._out.print('too many rounds missed the conductor at work')
+        return not (short or any(one.failed for one in
+                                 self._played.get('ssm', ())))
 
 
-def _plain(results: dict[str, list[rounds.Round]]) -> dict[str, list[dict]]:
+def _plain(results: dict[str, list[Any]]) -> dict[str, list[dict]]:
     return {mode: [dataclasses.asdict(one) for one in some]
             for mode, some in results.items()}
+
+
+def _run(it: cloud.Cloud, args: argparse.Namespace,
+         out: console.Console) -> int:
+    """Play all operations in all modes."""
+    seed = (random.SystemRandom().randrange(10 ** 6)
+            if args.seed is None else args.seed)
+    operations = (tuple(moves.OPERATIONS) if args.operation == MOVES
+                  else (args.operation,))
+    trials = [Trial(it, operation, args, seed, out)
+              for operation in operations]
+    modes = ('stock', 'ssm') if args.mode == 'both' else (args.mode,)
+    try:
+        # The conductors are exchanged once, not once an operation.
+        for mode in modes:
+            for trial in trials:
+                trial.play(mode)
+    finally:
+        # Also of what was played until something went wrong.
+        well = [trial.report() for trial in trials if trial.begun]
+    return 0 if all(well) else 1
 
 
 def main() -> int:
     """Run the command. Returns the status of the process."""
     args = _parser().parse_args()
-    if args.rounds < 1 or args.servers < 1:
+    if args.rounds < 1 or args.servers is not None and args.servers < 1:
         print('crash: --rounds and --servers begin at 1', file=sys.stderr)
         return 2
     # Piped into a file, the tables keep their width.
@@ -135,7 +208,7 @@ def main() -> int:
     try:
         it = cloud.Cloud(say=lambda text: print(text, file=sys.stderr))
         with it.reserved('crash test'):
-            return Trial(it, args, out).run()
+            return _run(it, args, out)
     except settings.CloudError as error:
         print(f'crash: {error}', file=sys.stderr)
         return 1

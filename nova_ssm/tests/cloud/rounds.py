@@ -14,6 +14,7 @@
 import dataclasses
 import time
 from typing import Any
+from typing import ClassVar
 
 from nova_ssm.tests.cloud import cloud
 from nova_ssm.tests.cloud import journal
@@ -31,6 +32,18 @@ PATIENCE = 120.0
 @dataclasses.dataclass
 class Round:
     """What became of one request. Written to the results as it is."""
+
+    #: What the tables show, by the names of the fields.
+    COLUMNS: ClassVar[dict[str, str]] = {
+        'active': 'ACTIVE',
+        'error': 'ERROR',
+        'stuck': 'stuck in BUILD',
+        'lost': 'lost',
+        'doubled': 'built twice',
+        'unjournaled': 'apart: never journaled',
+        'in_flight': 'apart: compute call in flight',
+        'bad': 'not ACTIVE, not apart',
+    }
 
     mode: str
     servers: int
@@ -77,6 +90,11 @@ class Round:
     def failed(self) -> bool:
         """Whether a durable conductor would not have left this."""
         return bool(self.bad or self.doubled or self.wrong or self.left)
+
+    @property
+    def found(self) -> dict[str, dict[str, list[str]]]:
+        """What is not as it should be, by when it was found."""
+        return {'wrong': self.wrong, 'left after the deletion': self.left}
 
 
 class Player:
@@ -144,6 +162,10 @@ class Player:
         self._servers.delete(request)
         result.left = leftovers.wait(it, leftovers.EMPTY, request)
         return result
+
+    def close(self) -> dict[str, list[str]]:
+        """Clean up. Nothing to do: each round deletes its servers."""
+        return {}
 
     def _check_alone(self, mode: str, pids: dict[str, int | None],
                      victim: str) -> None:

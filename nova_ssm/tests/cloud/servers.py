@@ -24,6 +24,8 @@ from nova_ssm.tests.cloud import cloud
 from nova_ssm.tests.cloud import settings
 
 _POLL = 0.5
+#: event -> the change in the number of guests on that host
+_CHANGES = {'spawn': 1, 'arrive': 1, 'destroy': -1, 'leave': -1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +45,22 @@ class Request:
 class Guest:
     """What the fake hypervisors did with one server."""
 
-    #: ``(event, host)``: spawn, destroy or refuse, in order of time.
+    #: ``(event, host)`` in order of time: spawn, destroy or refuse; arrive,
+    #: leave or refuse-live; discard, of the rest of a guest that had left.
     events: tuple[tuple[str, str], ...]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Where guests of the server are now, once for each guest."""
+        found: collections.Counter[str] = collections.Counter()
+        for event, host in self.events:
+            found[host] += _CHANGES.get(event, 0)
+        return sorted(found.elements())
 
     @property
     def living(self) -> int:
         """How many guests of the server there are now."""
-        return (sum(event == 'spawn' for event, _ in self.events)
-                - sum(event == 'destroy' for event, _ in self.events))
+        return len(self.hosts)
 
 
 class Servers:
@@ -152,14 +162,18 @@ class Servers:
                 return left
             time.sleep(_POLL)
 
-    def guests(self) -> dict[str, Guest]:
-        """Return what the hypervisors did, by the id of the server."""
-        events = collections.defaultdict(list)
+    def records(self) -> list[dict[str, Any]]:
+        """Return the lines of all hypervisors, in order of time."""
         lines = itertools.chain.from_iterable(
             path.read_text().splitlines() for path in
             self._cloud.settings.var.glob('cmp*/guests.jsonl'))
-        for record in sorted(map(json.loads, lines),
-                             key=lambda record: record['time']):
+        return sorted(map(json.loads, lines),
+                      key=lambda record: record['time'])
+
+    def guests(self) -> dict[str, Guest]:
+        """Return what the hypervisors did, by the id of the server."""
+        events = collections.defaultdict(list)
+        for record in self.records():
             events[record['uuid']].append((record['event'], record['host']))
         return {number: Guest(tuple(found))
                 for number, found in events.items()}

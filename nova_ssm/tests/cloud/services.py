@@ -16,6 +16,7 @@ import pathlib
 import pwd
 import shutil
 
+from nova_ssm.tests.cloud import injection_orders
 from nova_ssm.tests.cloud import process
 from nova_ssm.tests.cloud import settings
 
@@ -135,10 +136,18 @@ def _nova(where: settings.Settings, name: str) -> process.Service:
     elif name in settings.COMPUTES:
         kind = 'compute'
     etc = where.etc / 'nova'
-    argv = (str(where.venv / f'bin/nova-{kind}'),
+    argv = [str(where.venv / f'bin/nova-{kind}'),
             '--config-file', str(etc / 'nova.conf'),
-            '--config-file', str(etc / f'{name}.conf'))
-    return process.Service(name, argv, environment(where), stop_timeout=60)
+            '--config-file', str(etc / f'{name}.conf')]
+    env = environment(where)
+    if where.orders is not None:
+        argv += ['--config-file', str(where.orders / 'nova.conf')]
+        env[injection_orders.VARIABLE] = str(where.orders)
+        module = {'conductor': 'injection', 'compute': 'injection_compute'}
+        if kind in module:
+            argv[:1] = [str(where.venv / 'bin/python'), '-m',
+                        f'nova_ssm.tests.cloud.{module[kind]}']
+    return process.Service(name, tuple(argv), env, stop_timeout=60)
 
 
 def get(where: settings.Settings, name: str) -> process.Service:

@@ -55,6 +55,8 @@ class Settings:
     base_port: int = 18700
     #: The password of every account; the cloud listens on loopback only.
     password: str = 'secret'
+    #: Where Nova's services find what a test wants of them, if they do.
+    orders: pathlib.Path | None = None
 
     @functools.cached_property
     def home(self) -> pathlib.Path:

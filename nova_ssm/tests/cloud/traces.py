@@ -27,6 +27,8 @@ from nova_ssm.tests.cloud import settings
 #: The first line that stock Nova logs for a request, when the scheduler has
 #: answered. Nothing is logged before that.
 _TAKEN = 'to select destinations'
+#: All that a compute logs if its first or second call was not answered.
+_LET_GO = re.compile('reverted task state from (None|scheduling) on failure')
 _INSTANCE = re.compile(r'\[instance: ([0-9a-f-]{36})\]')
 
 
@@ -61,14 +63,13 @@ class Logs:
     def timed_out(self) -> set[str]:
         """Return the instances for which a call was never answered.
 
-        If that was the first call of a build, a compute does not log the
-        timeout, only that it took its hands off the server.
+        If that was one of the first calls of a build, a compute does not log
+        the timeout, only that it took its hands off the server.
         """
         found: set[str] = set()
         for name in self._files:
             for line in self.lines(name):
-                if ('MessagingTimeout' in line or
-                        'reverted task state from None on failure' in line):
+                if 'MessagingTimeout' in line or _LET_GO.search(line):
                     found.update(_INSTANCE.findall(line))
         return found
 
