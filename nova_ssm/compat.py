@@ -17,24 +17,85 @@ The only place where a release may be told from another.
 
 from nova.compute import rpcapi as compute_rpcapi
 from nova import context as nova_context
+from nova import exception
+from nova.i18n import _
+from nova import objects
 from nova import rpc
 import oslo_messaging as messaging
 
 
 def ping_compute(context: nova_context.RequestContext, host: str,
-                 timeout: float) -> bool:
-    """Ask a nova-compute for an answer, through the queue of its builds.
+                 timeout: float,
+                 topic: str = compute_rpcapi.RPC_TOPIC) -> bool:
+    """Ask a nova-compute for an answer, through one of its queues.
 
     :param context: targeted at the compute's cell
     :param timeout: seconds to wait for it
+    :param topic: of the queue, by default that of its builds
     :returns: False if it did not answer
     """
     # Nova's own baserpc.BaseAPI knows neither hosts nor cells.
     router = rpc.ClientRouter(rpc.get_client(messaging.Target(
-        topic=compute_rpcapi.RPC_TOPIC, namespace='baseapi', version='1.0')))
+        topic=topic, namespace='baseapi', version='1.0')))
     try:
         router.client(context).prepare(server=host, timeout=timeout).call(
             context, 'ping', arg='nova_ssm')
     except messaging.MessagingTimeout:
         return False
     return True
+
+
+def resize_error(exc: BaseException, instance: objects.Instance,
+                 flavor: objects.Flavor) -> BaseException:
+    """What users see of the failure of a resize or cold migration."""
+    if not isinstance(exc, exception.NoValidHost):
+        return exc
+    return exception.NoValidHost(reason=no_host_reason(instance, flavor))
+
+
+def no_host_reason(instance: objects.Instance, flavor: objects.Flavor) -> str:
+    """Nova's words for a server that cannot be resized, or moved."""
+    if 'instance_type_id' in instance and (
+            flavor.id == instance.instance_type_id):
+        return _('No valid host found for cold migrate')
+    return _('No valid host found for resize')
+
+
+def alt_topic(api: compute_rpcapi.ComputeAPI,
+              context: nova_context.RequestContext, host: str) -> str:
+    """The topic of a compute's second queue, if it has one.
+
+    Live migrations and the calls of a cross-cell resize go through it.
+
+    :param api: Nova's client of the computes
+    :param context: targeted at the compute's cell
+    """
+    # Since 2026.1 computes have a second queue, which they read while they
+    # shut down; older ones, as told by the pinned RPC version, have not.
+    prepare = getattr(api, 'prepare_for_alt_rpcserver', None)
+    if prepare is None:
+        return compute_rpcapi.RPC_TOPIC
+    return prepare(api.router.client(context), server=host,
+                   version='5.0').target.topic
+
+
+#: Failures of a live migration after which the server goes on as before.
+_HARMLESS = (
+    exception.NoValidHost, exception.ComputeHostNotFound,
+    exception.ComputeServiceUnavailable, exception.InvalidHypervisorType,
+    exception.InvalidCPUInfo, exception.UnableToMigrateToSelf,
+    exception.DestinationHypervisorTooOld, exception.InvalidLocalStorage,
+    exception.InvalidSharedStorage, exception.HypervisorUnavailable,
+    exception.InstanceInvalidState, exception.MigrationPreCheckError,
+    exception.MigrationSchedulerRPCError)
+
+
+def live_migration_error(exc: BaseException) -> BaseException:
+    """What users see of the failure of a live migration.
+
+    :returns: the same if Nova expects it, and leaves the server in its
+        former state; else MigrationError, for a server in ERROR
+    """
+    if isinstance(exc, _HARMLESS):
+        return exc
+    return exception.MigrationError(reason=str(exc))

@@ -10,8 +10,21 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What can be wrong with how nova_ssm is set up."""
+"""What can be wrong: with the setup, and on the way of a flow."""
 
 
 class ConfigurationError(Exception):
     """nova-conductor must not start like this; says what to do."""
+
+
+class DestinationUnfit(Exception):
+    """A host that was chosen for a server cannot take it; another may do.
+
+    :param host: its name
+    :param reason: why, in Nova's own words
+    """
+
+    def __init__(self, host: str, reason: BaseException) -> None:
+        super().__init__('%s: %s' % (host, reason))
+        self.host = host
+        self.reason = reason

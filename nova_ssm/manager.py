@@ -95,3 +95,26 @@ class ComputeTaskManager(manager.ComputeTaskManager):
                   'legacy_bdm': legacy_bdm, 'request_spec': request_spec,
                   'host_lists': host_lists}
         self._workflow('build_instances', **kwargs)(context, **kwargs)
+
+    # Nova's RPC methods target the cell, keep the action's events and tell
+    # callers what they expect; they call these to do the work.
+
+    def _live_migrate(
+            self, context: nova_context.RequestContext, instance: Any,
+            scheduler_hint: Any, block_migration: Any, disk_over_commit: Any,
+            request_spec: Any) -> None:
+        kwargs = {'instance': instance, 'scheduler_hint': scheduler_hint,
+                  'block_migration': block_migration,
+                  'disk_over_commit': disk_over_commit,
+                  'request_spec': request_spec}
+        self._workflow('_live_migrate', **kwargs)(context, **kwargs)
+
+    def _cold_migrate(
+            self, context: nova_context.RequestContext, instance: Any,
+            flavor: Any, filter_properties: Any, clean_shutdown: Any,
+            request_spec: Any, host_list: Any) -> None:
+        kwargs = {'instance': instance, 'flavor': flavor,
+                  'filter_properties': filter_properties,
+                  'clean_shutdown': clean_shutdown,
+                  'request_spec': request_spec, 'host_list': host_list}
+        self._workflow('_cold_migrate', **kwargs)(context, **kwargs)

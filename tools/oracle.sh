@@ -26,7 +26,7 @@
 #   --sample N        an evenly spaced sample of N tests
 #   --retries N       run what fails again, alone; what passes then is named as unstable (0; what
 #                     fails on stock Nova is always run again)
-#   --workflows LIST  value of [ssm] workflows (build_instances)
+#   --workflows LIST  value of [ssm] workflows (build_instances,resize,live_migrate)
 #   --exceptions FILE tests that are not counted, with the reasons
 #
 # Status 1 if a test newly fails, or if no test ran a flow; 2 if the tests could not be run. The

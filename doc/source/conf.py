@@ -12,6 +12,8 @@
 """How the documentation is built."""
 
 import logging
+import os
+import sys
 
 from nova import objects
 
@@ -25,8 +27,11 @@ version = release.rpartition('.')[0]
 # Nova fills nova.objects when a service starts; the flows name its classes.
 objects.register_all()
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'ext'))
+
 extensions = [
     'cliff.sphinxext',
+    'flow_pictures',
     'openstackdocstheme',
     'oslo_config.sphinxext',
     'sphinx.ext.autodoc',

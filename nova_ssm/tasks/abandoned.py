@@ -12,6 +12,7 @@
 
 """What a dead conductor leaves behind in the computes."""
 
+import abc
 import time
 from typing import ClassVar
 
@@ -39,18 +40,14 @@ def window() -> float:
     return CONF.rpc_response_timeout + 10
 
 
-class FailAbandonedBuilds(base.NovaTask):
-    """Put servers into ERROR that a compute gave up without a word.
+class LookAfter(base.NovaTask):
+    """Look at the servers of flows that have ended lately, one by one.
 
-    A compute that is calling a conductor when it dies waits for the answer
-    until rpc_response_timeout. If that was one of the first calls of a
-    build, it then gives the build up and frees the server's allocations, but
-    leaves the server in BUILD: stock Nova leaves it there for ever. The
-    flow that told the compute is over by then.
-
-    Recovery: look again; a server in ERROR is not looked at any more.
+    Recovery: look again; what was mended is not mended twice.
     """
 
+    #: The flows that end by telling a compute.
+    flows: ClassVar[tuple[str, ...]] = ()
     #: Seconds between two looks whether it is time.
     poll: ClassVar[float] = 1.0
 
@@ -62,10 +59,10 @@ class FailAbandonedBuilds(base.NovaTask):
         db = self.manager.ssm.runner.db
         # Those that were told before it died, and while we have waited.
         for uuid in queries.subjects_finished(
-                db, BUILD_FLOWS, 3 * window()):
-            self._look_at(context, uuid)
+                db, self.flows, 3 * window()):
+            self._look_in_cell(context, uuid)
 
-    def _look_at(self, context: types.Context, uuid: str) -> None:
+    def _look_in_cell(self, context: types.Context, uuid: str) -> None:
         try:
             cell = objects.InstanceMapping.get_by_instance_uuid(
                 context, uuid).cell_mapping
@@ -79,8 +76,35 @@ class FailAbandonedBuilds(base.NovaTask):
                 instance = objects.Instance.get_by_uuid(cctxt, uuid)
             except exception.InstanceNotFound:
                 return
-            if self._was_given_up(cctxt, instance):
-                self._fail(cctxt, instance)
+            self._look_at(cctxt, instance)
+
+    @abc.abstractmethod
+    def _look_at(self, context: types.Context,
+                 instance: types.Instance) -> None:
+        """Mend what its compute has left, if that gave it up.
+
+        :param context: targeted at the cell of the server
+        """
+
+
+class FailAbandonedBuilds(LookAfter):
+    """Put servers into ERROR that a compute gave up without a word.
+
+    A compute that is calling a conductor when it dies waits for the answer
+    until rpc_response_timeout. If that was one of the first calls of a
+    build, it then gives the build up and frees the server's allocations, but
+    leaves the server in BUILD: stock Nova leaves it there for ever. The
+    flow that told the compute is over by then.
+
+    Recovery: look again; a server in ERROR is not looked at any more.
+    """
+
+    flows = BUILD_FLOWS
+
+    def _look_at(self, context: types.Context,
+                 instance: types.Instance) -> None:
+        if self._was_given_up(context, instance):
+            self._fail(context, instance)
 
     def _was_given_up(self, context: types.Context,
                       instance: types.Instance) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from nova.conductor import manager
 from nova import context as nova_context
 from nova import objects
+from nova.objects import migrate_data
 from taskflow.types import failure as taskflow_failure
 
 from nova_ssm.engine import serialization
@@ -27,11 +28,20 @@ Context: TypeAlias = nova_context.RequestContext
 BuildRequest: TypeAlias = objects.BuildRequest
 Cell: TypeAlias = objects.CellMapping
 Disks: TypeAlias = objects.BlockDeviceMappingList
+Flavor: TypeAlias = objects.Flavor
 Instance: TypeAlias = objects.Instance
+Migration: TypeAlias = objects.Migration
 Networks: TypeAlias = objects.NetworkRequestList | None
 RequestSpec: TypeAlias = objects.RequestSpec
 Selection: TypeAlias = objects.Selection
 Tags: TypeAlias = objects.TagList | None
+
+#: What the computes of a live migration have agreed on.
+MigrateData: TypeAlias = migrate_data.LiveMigrateData
+#: What a consumer holds in placement, by resource provider.
+Held: TypeAlias = dict[str, Any] | None
+#: Resource providers by request group.
+ProviderMapping: TypeAlias = dict[str, list[str]]
 
 #: Plain JSON, beside the objects that Nova's legacy dictionaries hold.
 Properties: TypeAlias = dict[str, Any]

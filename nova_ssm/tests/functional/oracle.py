@@ -115,7 +115,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
                              'to N times, alone; what passes then is named '
                              'as unstable (stock: at least once)')
     parser.add_argument('--workflows', metavar='LIST',
-                        default='build_instances',
+                        default='build_instances,resize,live_migrate',
                         help='value of [ssm] workflows (%(default)s)')
     parser.add_argument('--exceptions', default=EXCEPTIONS, metavar='FILE',
                         help='tests that are not counted, with reasons')

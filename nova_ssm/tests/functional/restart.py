@@ -27,7 +27,7 @@ from nova_ssm.engine import runner
 from nova_ssm.engine import schema
 from nova_ssm.engine import states
 from nova_ssm import runtime
-from nova_ssm.tasks import scheduling
+from nova_ssm.tasks import allocations
 
 
 class Restart(BaseException):
@@ -51,7 +51,7 @@ def no_threads() -> None:
 def install() -> None:
     """Restart every flow, from now on, after every row of its journal."""
     # No scheduler is at work for a dead conductor here.
-    scheduling.ScheduleInstances.settle = 0
+    allocations.await_quiet = lambda manager, context, uuids, settle: None
     make_log, execute = runner.Runner._log, runner.Runner._execute
 
     def _log(self, uuid: str, next_seq: int) -> journal.FlowLog:

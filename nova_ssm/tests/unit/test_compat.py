@@ -14,6 +14,7 @@
 
 from unittest import mock
 
+from nova.compute import rpcapi as compute_rpcapi
 from nova import rpc
 import oslo_messaging as messaging
 import pytest
@@ -41,6 +42,30 @@ def test_ping_goes_through_the_queue_of_builds(client):
     routed.prepare.assert_called_once_with(server='host1', timeout=5)
     routed.prepare.return_value.call.assert_called_once_with(
         'context', 'ping', arg='nova_ssm')
+
+
+def test_ping_goes_through_another_queue(client):
+    compat.ping_compute('context', 'host1', 5, 'compute-alt')
+    assert client.of.call_args.args[0].topic == 'compute-alt'
+
+
+@pytest.mark.parametrize('new, topic', (
+    (True, 'compute-alt'), (False, 'compute')))
+def test_live_migrations_have_a_queue_of_their_own(monkeypatch, new, topic):
+    """Not so if the RPC version is pinned to that of older computes."""
+    api = compute_rpcapi.ComputeAPI()
+    client = mock.Mock()
+    client.can_send_version.return_value = new
+    client.prepare = lambda **kwargs: mock.Mock(
+        target=messaging.Target(topic=kwargs['topic']))
+    monkeypatch.setattr(compute_rpcapi.ComputeAPI, 'router',
+                        mock.Mock(client=lambda context: client))
+    assert compat.alt_topic(api, 'context', 'host1') == topic
+
+
+def test_live_migrations_of_older_releases():
+    assert compat.alt_topic(object(), 'context',
+                                       'host1') == 'compute'
 
 
 def test_no_answer(client):

@@ -22,6 +22,7 @@ import pytest
 from nova_ssm.engine import database
 from nova_ssm import exception
 from nova_ssm import manager
+from nova_ssm import plugins
 from nova_ssm import runtime
 
 CONF = cfg.CONF
@@ -47,7 +48,8 @@ METHODS = {
     name: [parameter.name for parameter in inspect.signature(
         method).parameters.values()][2:]
     for name, method in vars(manager.ComputeTaskManager).items()
-    if not name.startswith('_') and name != 'post_start_hook'}
+    if name in ('_live_migrate', '_cold_migrate') or
+    not name.startswith('_') and name != 'post_start_hook'}
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -89,6 +91,16 @@ def test_routes_to_nova_what_is_not_named(journal, monkeypatch, method):
     getattr(manager.ComputeTaskManager(), method)(
         'context', **dict.fromkeys(METHODS[method]))
     stock.assert_called_once()
+
+
+def test_there_are_methods():
+    assert {'build_instances', '_live_migrate', '_cold_migrate'} <= set(
+        METHODS)
+
+
+def test_loads_all_that_is_installed(journal):
+    CONF.set_override('workflows', plugins.installed(), 'ssm')
+    assert set(manager.ComputeTaskManager()._workflows) == set(METHODS)
 
 
 def test_loads_what_is_named(journal):

@@ -12,11 +12,23 @@
 
 import pytest
 
+from nova_ssm.tests.unit.engine import conftest as engine
+from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import world as world_module
+
+# The journal's tables in a file of the test.
+_template, url = engine._template, engine.url
 
 
 @pytest.fixture
 def world():
     """A world in which nothing has happened."""
     with world_module.World().entered() as entered:
+        yield entered
+
+
+@pytest.fixture
+def live():
+    """A world in which the API has asked for a live migration."""
+    with live_world.LiveWorld().entered() as entered:
         yield entered

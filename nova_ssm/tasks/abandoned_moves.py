@@ -1,0 +1,203 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Moves that a compute gave up, since a conductor did not answer it."""
+
+import time
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+from nova.virt import hardware
+from oslo_log import log as logging
+
+from nova_ssm import compat
+from nova_ssm.engine import queries
+from nova_ssm.tasks import abandoned
+from nova_ssm.tasks import allocations
+from nova_ssm.tasks import destinations
+from nova_ssm.tasks import moves
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+
+#: The flows that end by telling a compute to move a server.
+LIVE_FLOWS = ('live_migrate', 'live_migrate_forced')
+RESIZE_FLOWS = ('resize', 'reschedule_resize')
+
+#: Seconds that a compute has to answer a ping.
+PING_TIMEOUT = 5.0
+
+#: While a migration of the same source has one of these, others wait.
+_AT_WORK = ('preparing', 'running')
+
+
+class _EndMoves(abandoned.LookAfter):
+    """Look after the newest move of each server."""
+
+    def _look_in_cell(self, context: types.Context, uuid: str) -> None:
+        if self._is_settled(uuid):
+            super()._look_in_cell(context, uuid)
+
+    def _is_settled(self, uuid: str) -> bool:
+        """Wait until no compute can be at the beginning of its part.
+
+        :returns: False if the server is moved again and again meanwhile:
+            whatever its newest move has left is not for us
+        """
+        db = self.manager.ssm.runner.db
+        until = time.monotonic() + 2 * abandoned.window()
+        while time.monotonic() < until:
+            if queries.flows(db, unfinished=True, subject=uuid, limit=1):
+                return False
+            if uuid not in queries.subjects_finished(db, self.flows,
+                                                     abandoned.window()):
+                return True
+            time.sleep(self.poll)
+        return False
+
+    def _look_at(self, context: types.Context,
+                 instance: types.Instance) -> None:
+        found = objects.MigrationList.get_by_filters(
+            context.elevated(), {'instance_uuid': instance.uuid},
+            sort_keys=['id'], sort_dirs=['desc'], limit=1).objects
+        if found:
+            self._look_at_move(context, instance, found[0])
+
+    def _look_at_move(self, context: types.Context,
+                      instance: types.Instance,
+                      migration: types.Migration) -> None:
+        raise NotImplementedError
+
+    def _undo(self, context: types.Context, instance: types.Instance,
+              migration: types.Migration) -> None:
+        """Let the server be as it was; it is where it was."""
+        moves.give_back(self.manager, context, instance, migration)
+        moves.fail_migration(context, migration.uuid)
+        self._tell(context, instance, instance.vm_state)
+
+    def _tell(self, context: types.Context, instance: types.Instance,
+              vm_state: str) -> None:
+        exc = exception.MigrationError(
+            reason='the compute lost its connection to nova-conductor, '
+                   'which died during the move')
+
+        def work(now: types.Instance) -> None:
+            self.manager._set_vm_state_and_notify(
+                context, now.uuid, 'migrate_server',
+                {'vm_state': vm_state, 'task_state': None}, exc, None)
+
+        moves.tell(work, context, instance, exc,
+                   on_the_way=(task_states.MIGRATING,))
+
+
+class EndAbandonedLiveMigrations(_EndMoves):
+    """Give servers back that a compute never began to migrate.
+
+    A source that is calling a conductor when it dies gives the migration up
+    after rpc_response_timeout. If that was one of its first calls, it leaves
+    the server in MIGRATING, and its resources with the migration record:
+    stock Nova leaves them there for ever.
+    """
+
+    flows = LIVE_FLOWS
+
+    def _look_at_move(self, context: types.Context,
+                      instance: types.Instance,
+                      migration: types.Migration) -> None:
+        if not self._was_given_up(context, instance, migration):
+            return
+        LOG.warning('The live migration %s was given up by compute %s',
+                    migration.uuid, instance.host, instance=instance)
+        if migration.dest_compute:
+            destinations.unbind(self.manager, context, migration,
+                                migration.dest_compute)
+        self._undo(context, instance, migration)
+
+    def _was_given_up(self, context: types.Context,
+                      instance: types.Instance,
+                      migration: types.Migration) -> bool:
+        if (not migration.is_live_migration or
+                instance.task_state != task_states.MIGRATING or
+                instance.host != migration.source_compute):
+            return False
+        if migration.status == 'queued':
+            # Or it waits for another one.
+            return not self._is_busy(context, instance, migration)
+        # Or the word is still on its way.
+        return migration.status in ('accepted', 'error') and (
+            compat.ping_compute(
+                context, instance.host, PING_TIMEOUT,
+                compat.alt_topic(self.manager.compute_rpcapi,
+                                            context, instance.host)))
+
+    @staticmethod
+    def _is_busy(context: types.Context, instance: types.Instance,
+                 migration: types.Migration) -> bool:
+        others = objects.MigrationList.get_in_progress_by_host_and_node(
+            context.elevated(), instance.host, instance.node)
+        return any(other.status in _AT_WORK and
+                   other.source_compute == instance.host
+                   for other in others)
+
+
+class EndAbandonedResizes(_EndMoves):
+    """Give servers back whose resize a compute gave up without cleaning up.
+
+    A compute that is calling a conductor when it dies takes the server's
+    task state back after rpc_response_timeout. If that was the first call of
+    its part, it does nothing else: stock Nova leaves the migration record on
+    its way for ever, with what the server held.
+    """
+
+    flows = RESIZE_FLOWS
+
+    def _look_at_move(self, context: types.Context,
+                      instance: types.Instance,
+                      migration: types.Migration) -> None:
+        if migration.is_live_migration or instance.task_state is not None:
+            return
+        if instance.host == migration.source_compute:
+            if migration.status in ('pre-migrating', 'error'):
+                self._put_flavor_back(context, instance)
+            if (migration.status == 'pre-migrating' or
+                    migration.status == 'error' and allocations.held_by(
+                        self.manager, context, migration.uuid)):
+                self._undo(context, instance, migration)
+        elif (instance.host == migration.dest_compute and
+                migration.status == 'post-migrating'):
+            self._leave_at_destination(context, instance, migration)
+
+    def _put_flavor_back(self, context: types.Context,
+                         instance: types.Instance) -> None:
+        """As the API does when a user takes a resize back."""
+        try:
+            spec = objects.RequestSpec.get_by_instance_uuid(
+                context, instance.uuid)
+        except exception.RequestSpecNotFound:
+            LOG.debug('There is no request spec', instance=instance)
+            return
+        if spec.flavor.id != instance.flavor.id:
+            spec.flavor = instance.flavor
+            spec.numa_topology = hardware.numa_get_constraints(
+                instance.flavor, instance.image_meta)
+            spec.save()
+
+    def _leave_at_destination(self, context: types.Context,
+                              instance: types.Instance,
+                              migration: types.Migration) -> None:
+        """As the destination does if it cannot finish the resize."""
+        self.manager.report_client.delete_allocation_for_instance(
+            context, migration.uuid, force=True)
+        moves.fail_migration(context, migration.uuid)
+        self._tell(context, instance, vm_states.ERROR)

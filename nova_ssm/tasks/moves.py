@@ -1,0 +1,351 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What all moves of a server have in common."""
+
+from collections.abc import Callable
+import sys
+from typing import Any, TypeAlias
+
+from keystoneauth1 import exceptions as ks_exc
+from nova.compute import utils as compute_utils
+from nova.conductor.tasks import migrate
+from nova import exception
+from nova import objects
+from oslo_log import log as logging
+import tenacity
+
+from nova_ssm.tasks import allocations
+from nova_ssm.tasks import base
+from nova_ssm.tasks import casts
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+
+#: The events that a conductor opens on the action of a move.
+EVENTS = ('conductor_migrate_server', 'conductor_live_migrate_instance',
+          'cold_migrate')
+
+#: Statuses of migration records whose servers are on the move.
+_UNDER_WAY = ['accepted', 'queued', 'preparing', 'running', 'pre-migrating',
+              'migrating', 'post-migrating']
+
+#: The source's resource provider, and what the server held there.
+_Held: TypeAlias = tuple[str | None, dict[str, Any] | None]
+
+
+class EventsToErrorOnRevert(base.NovaTask):
+    """Does nothing, but if the move fails. The first task of a move.
+
+    Reversion strategy: close the events that a conductor opened for it. The
+    one that opened them does so too, but it may be dead.
+    """
+
+    effect = False
+    reversion = "close the action's events with the error"
+
+    def execute(self) -> None:
+        pass
+
+    def revert(self, context: types.Context, instance: types.Instance,
+               result: Any, flow_failures: types.Failures) -> None:
+        close_events(context, instance.uuid,
+                     base.cause_of(result, flow_failures))
+
+
+class FinishEvents(base.NovaTask):
+    """Close the events that a conductor opened for the move.
+
+    It stands before the task that has no way back: behind that one nothing
+    may fail any more.
+    """
+
+    effect = False
+
+    def execute(self, context: types.Context,
+                instance: types.Instance) -> None:
+        close_events(context, instance.uuid)
+
+
+def close_events(context: types.Context, uuid: str,
+                 exc: BaseException | None = None) -> None:
+    """Close what conductors opened on the action of this request.
+
+    :param context: targeted at the cell of the server
+    :param exc: why it failed; events that are closed already tell it too
+    """
+    names = {event.event for event in casts.events(context, uuid)
+             if event.event in EVENTS and
+             (exc is not None or event.finish_time is None)}
+    for name in sorted(names):
+        if exc is None:
+            _close(context, uuid, name)
+        else:
+            base.while_handling(exc, _close, context, uuid, name)
+
+
+def _close(context: types.Context, uuid: str, name: str) -> None:
+    _, exc, traceback = sys.exc_info()
+    try:
+        objects.InstanceActionEvent.event_finish_with_failure(
+            context, uuid, name, exc_val=exc, exc_tb=traceback,
+            want_result=False)
+    except (exception.InstanceActionNotFound,
+            exception.InstanceActionEventNotFound):
+        LOG.debug('Event %s is gone, with its server', name,
+                  instance_uuid=uuid)
+
+
+class MoveAllocations(base.NovaTask):
+    """Give what the server holds at its source to the migration record.
+
+    Reversion strategy: give it back.
+    Recovery: take it as done if the migration record has it.
+    """
+
+    default_provides = ('source_node', 'held_allocations')
+    reversion = 'give the allocations back to the server'
+
+    def execute(self, context: types.Context, instance: types.Instance,
+                migration: types.Migration) -> _Held:
+        node, held = migrate.replace_allocation_with_migration(
+            context, instance, migration)
+        return node.uuid if node else None, held
+
+    def recover(self, context: types.Context, instance: types.Instance,
+                migration: types.Migration) -> _Held:
+        held = allocations.held_by(self.manager, context, migration.uuid)
+        if not held:
+            return self.execute(context, instance, migration)
+        return source_node(context, migration), held
+
+    def revert(self, context: types.Context, instance: types.Instance,
+               migration: types.Migration, result: Any,
+               flow_failures: types.Failures) -> None:
+        give_back(self.manager, context, instance, migration)
+
+
+def source_node(context: types.Context, migration: types.Migration) -> str:
+    """The uuid of the node that the server moves away from."""
+    instance = objects.Instance.get_by_uuid(context, migration.instance_uuid)
+    return objects.ComputeNode.get_by_host_and_nodename(
+        context, migration.source_compute, instance.node).uuid
+
+
+def give_back(manager: types.Manager, context: types.Context,
+              instance: types.Instance, migration: types.Migration) -> None:
+    """Let the server have again what it held when its move began.
+
+    That overwrites what it holds at the destination. A server that was
+    deleted, or moved by somebody else, does not need it any more. What
+    cannot be given back is logged, as Nova does: the server's state matters
+    to its user all the same.
+    """
+    try:
+        _give_back(manager, context, instance, migration)
+    except (ks_exc.ClientException, exception.NovaException):
+        LOG.exception('The allocations of migration %s could not be given '
+                      'back to the server', migration.uuid, instance=instance)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(
+        (ks_exc.ClientException, exception.AllocationMoveFailed)),
+    wait=tenacity.wait_exponential(multiplier=0.5, max=10),
+    stop=tenacity.stop_after_attempt(8), reraise=True)
+def _give_back(manager: types.Manager, context: types.Context,
+               instance: types.Instance, migration: types.Migration) -> None:
+    client = manager.report_client
+    held = allocations.held_by(manager, context, migration.uuid)
+    now = current(context, instance.uuid)
+    if now is None:
+        LOG.info('The server was deleted during its move, its allocations '
+                 'are freed', instance=instance)
+        for consumer in (migration.uuid, instance.uuid):
+            client.delete_allocation_for_instance(context, consumer,
+                                                  force=True)
+    elif not held:
+        return
+    elif now.host != migration.source_compute:
+        LOG.warning('The server is on host %s already, it does not get back '
+                    'what it held on %s', now.host, migration.source_compute,
+                    instance=instance)
+        client.delete_allocation_for_instance(context, migration.uuid,
+                                              force=True)
+    elif not client.move_allocations(context, migration.uuid, instance.uuid):
+        LOG.error('Unable to replace resource claim on source host %s',
+                  migration.source_compute, instance=instance)
+
+
+class CheckMove(base.NovaTask):
+    """See whether what is to be moved is still as it was when it began.
+
+    The last look before a compute is told. See :func:`check`.
+
+    :param task_state: that the server has to be in
+    :param status: that the migration record has to have
+    """
+
+    effect = False
+
+    def __init__(self, manager: types.Manager, task_state: str,
+                 status: str) -> None:
+        super().__init__(manager)
+        self._task_state = task_state
+        self._status = status
+
+    def execute(self, context: types.Context, instance: types.Instance,
+                migration: types.Migration, owner: str) -> None:
+        check(context, instance.uuid, migration.uuid, owner,
+              self._task_state, self._status)
+
+
+def check(context: types.Context, uuid: str, migration_uuid: str, owner: str,
+          task_state: str, status: str,
+          destination: str | None = None) -> None:
+    """See that server, owner, both hosts and migration record still agree.
+
+    :param context: targeted at the cell of the source
+    :param owner: the project that the server belonged to when it began
+    :param destination: the host that the migration record has to name
+    :raises MigrationPreCheckError: if they do not; the move has to be given
+        up then
+    """
+    instance = check_server(context, uuid, owner, task_state)
+    try:
+        migration = objects.Migration.get_by_uuid(context.elevated(),
+                                                  migration_uuid)
+    except exception.MigrationNotFound:
+        raise _outdated('migration record %s is gone',
+                        migration_uuid) from None
+    if migration.instance_uuid != uuid:
+        raise _outdated('migration record %s is of server %s',
+                        migration_uuid, migration.instance_uuid)
+    if migration.status != status:
+        raise _outdated('migration record %s has status %s now, not %s',
+                        migration_uuid, migration.status, status)
+    if instance.host != migration.source_compute:
+        raise _outdated('server %s is on host %s now, not on %s', uuid,
+                        instance.host, migration.source_compute)
+    if destination is not None and migration.dest_compute != destination:
+        raise _outdated('migration record %s leads to host %s now, not to %s',
+                        migration_uuid, migration.dest_compute, destination)
+
+
+def check_server(context: types.Context, uuid: str, owner: str,
+                 task_state: str) -> types.Instance:
+    """See that the server is still there to be moved, for its owner.
+
+    :returns: the server as it is now
+    :raises MigrationPreCheckError: if it is not
+    """
+    instance = current(context, uuid)
+    if instance is None:
+        raise _outdated('server %s was deleted meanwhile', uuid)
+    if instance.project_id != owner:
+        raise _outdated('server %s belongs to project %s now, not to %s',
+                        uuid, instance.project_id, owner)
+    if instance.task_state != task_state:
+        raise _outdated('server %s is in task state %s now, not %s', uuid,
+                        instance.task_state, task_state)
+    return instance
+
+
+def _outdated(text: str, *values: Any) -> exception.MigrationPreCheckError:
+    return exception.MigrationPreCheckError(reason=text % values)
+
+
+def current(context: types.Context, uuid: str) -> types.Instance | None:
+    """The server as it is now, None if it was deleted."""
+    try:
+        return objects.Instance.get_by_uuid(context, uuid)
+    except exception.InstanceNotFound:
+        return None
+
+
+def left_alone(context: types.Context,
+               migration: types.Migration) -> types.Instance | None:
+    """The server as it is now, if nobody has taken it over from our move.
+
+    What another move of it claims or binds must not be undone.
+    """
+    now = current(context, migration.instance_uuid)
+    if now is None or any(
+            other.uuid != migration.uuid for other in
+            objects.MigrationList.get_by_filters(
+                context.elevated(), {'instance_uuid': now.uuid,
+                                     'status': _UNDER_WAY})):
+        return None
+    return now
+
+
+def is_at_source(context: types.Context, migration: types.Migration) -> bool:
+    """Whether the server is still on the host that it was to leave.
+
+    One that was deleted, or moved by somebody else, holds nothing any more
+    of what our move has claimed, or it holds it for good.
+    """
+    now = left_alone(context, migration)
+    return now is not None and now.host == migration.source_compute
+
+
+def fail_migration(context: types.Context, uuid: str) -> None:
+    """Put a migration record into its final status, if there is one."""
+    try:
+        migration = objects.Migration.get_by_uuid(context.elevated(), uuid)
+    except exception.MigrationNotFound:
+        return
+    if migration.status != 'error':
+        migration.status = 'error'
+        migration.save()
+
+
+def was_told(context: types.Context, instance: types.Instance,
+             exc: BaseException) -> bool:
+    """Whether the user was told of this failure in this request already.
+
+    :param instance: as it is now
+    """
+    if instance.task_state is not None:
+        return False
+    fault = objects.InstanceFault.get_latest_for_instance(
+        context, instance.uuid)
+    action = objects.InstanceAction.get_by_request_id(
+        context, instance.uuid, context.request_id)
+    if fault is None or (action and fault.created_at < action.start_time):
+        return False
+    if fault.details and base.while_handling.__name__ not in fault.details:
+        # It was put down by the compute that failed, not by us.
+        return False
+    return fault.message == compute_utils.exception_to_dict(exc)['message']
+
+
+def tell(work: Callable[..., Any], context: types.Context,
+         instance: types.Instance, exc: BaseException, *args: Any,
+         on_the_way: tuple[str, ...]) -> None:
+    """Tell the user that a move has failed: once.
+
+    Does nothing for a server that was deleted, or that its user, or
+    somebody else, works on already.
+
+    :param work: what tells; called with the server as it is now, and args,
+        while the exception is being handled
+    :param on_the_way: the task states that the move puts a server into
+    """
+    now = current(context, instance.uuid)
+    if now is None:
+        LOG.info('The server was deleted during its move', instance=instance)
+    elif now.task_state not in (None, *on_the_way):
+        LOG.warning('The server is in task state %s, it is left as it is',
+                    now.task_state, instance=instance)
+    elif not was_told(context, now, exc):
+        base.while_handling(exc, work, now, *args)

@@ -1,0 +1,302 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Moves that a compute has given up without a word."""
+
+import types
+from unittest import mock
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+import pytest
+
+from nova_ssm import compat
+from nova_ssm.engine import queries
+from nova_ssm.tasks import abandoned
+from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tests.unit.tasks import live_world
+from nova_ssm.tests.unit.tasks import resize_world
+
+UUID, MIGRATION = live_world.UUID, live_world.MIGRATION
+SOURCE, HELD, RP = live_world.SOURCE, live_world.HELD, live_world.RP
+#: Seconds: [DEFAULT] rpc_response_timeout.
+TIMEOUT = 60
+
+
+class Journal:
+    """Which flows have ended when, on a clock that waits for nobody."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.ended = {UUID: self.now}
+        self.unfinished = []
+        self.happens = []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        for when, what in list(self.happens):
+            if self.now >= when:
+                self.happens.remove((when, what))
+                what()
+
+    def subjects_finished(self, db, names, seconds):
+        return [uuid for uuid, at in self.ended.items()
+                if at > self.now - seconds]
+
+    def flows(self, db, unfinished, subject, limit):
+        assert unfinished
+        return [uuid for uuid in self.unfinished if uuid == subject]
+
+
+@pytest.fixture
+def journal(monkeypatch):
+    made = Journal()
+    monkeypatch.setattr(abandoned, 'time', made)
+    monkeypatch.setattr(abandoned_moves, 'time', made)
+    monkeypatch.setattr(abandoned, 'CONF', types.SimpleNamespace(
+        rpc_response_timeout=TIMEOUT))
+    monkeypatch.setattr(queries, 'subjects_finished', made.subjects_finished)
+    monkeypatch.setattr(queries, 'flows', made.flows)
+    return made
+
+
+def add_migration(world, monkeypatch, **values):
+    world.manager.ssm = mock.Mock()
+    migration = objects.Migration(
+        world.context.elevated(), uuid=MIGRATION, instance_uuid=UUID,
+        source_compute=SOURCE, source_node='source-node',
+        dest_compute='host1', dest_node='host1-node',
+        new_instance_type_id=resize_world.NEW, **values)
+    migration.create()
+    world.placement.held = {MIGRATION: {RP[SOURCE]: HELD},
+                            UUID: {RP['host1']: HELD}}
+    monkeypatch.setattr(
+        objects.MigrationList, 'get_by_filters',
+        lambda context, filters, **sorting: objects.MigrationList(objects=[
+            world._migration(context.elevated(), MIGRATION)]))
+
+
+def assert_given_back(world):
+    assert world.placement.held == {UUID: {RP[SOURCE]: HELD}}
+    assert world.migrations[MIGRATION]['status'] == 'error'
+    assert (world.server.vm_state, world.server.task_state) == (
+        vm_states.ACTIVE, None)
+    [fault] = world.faults[UUID]
+    assert type(fault.exc) is exception.MigrationError
+    assert 'nova-conductor' in str(fault.exc)
+
+
+def assert_untouched(world, status, task_state):
+    assert MIGRATION in world.placement.held
+    assert world.migrations[MIGRATION]['status'] == status
+    assert world.server.task_state == task_state
+    assert not world.faults
+
+
+# -- live migrations ------------------------------------------------------
+
+@pytest.fixture
+def live_server(live, journal, monkeypatch):
+    """A server in MIGRATING that its source does nothing with."""
+    add_migration(live, monkeypatch, status='accepted',
+                  migration_type='live-migration')
+    for hosts in live.neutron.bound.values():
+        hosts['host1'] = False
+    live.others = []
+    monkeypatch.setattr(
+        objects.MigrationList, 'get_in_progress_by_host_and_node',
+        lambda context, host, node: live.others)
+    monkeypatch.setattr(live, '_to_error', _to_error(live))
+    live.manager._set_vm_state_and_notify = (
+        lambda context, uuid, method, updates, exc, spec:
+        live._to_error(context, uuid, 'compute_task', method, updates, exc,
+                       spec))
+    return live
+
+
+def _to_error(world):
+    original = world._to_error
+
+    def to_error(context, uuid, service, method, updates, exc, spec):
+        original(context, uuid, service, method,
+                 {'expected_task_state': task_states.MIGRATING, **updates},
+                 exc, spec)
+    return to_error
+
+
+def look_at_live(world):
+    abandoned_moves.EndAbandonedLiveMigrations(world.manager).execute(
+        world.context)
+
+
+@pytest.mark.parametrize('status', ('accepted', 'error', 'queued'))
+def test_a_migration_that_never_began_is_taken_back(live_server, status):
+    live_server.migrations[MIGRATION]['status'] = status
+    look_at_live(live_server)
+    assert_given_back(live_server)
+    for hosts in live_server.neutron.bound.values():
+        assert hosts == {SOURCE: True}
+
+
+def test_looking_twice_tells_it_once(live_server):
+    look_at_live(live_server)
+    live_server.server.task_state = None
+    look_at_live(live_server)
+    assert_given_back(live_server)
+
+
+@pytest.mark.parametrize('status', ('preparing', 'running', 'completed'))
+def test_a_migration_that_its_source_works_on_is_left_alone(live_server,
+                                                            status):
+    live_server.migrations[MIGRATION]['status'] = status
+    look_at_live(live_server)
+    assert_untouched(live_server, status, task_states.MIGRATING)
+
+
+@pytest.mark.parametrize('status', ('preparing', 'running'))
+def test_a_migration_that_waits_for_another_one_is_left_alone(live_server,
+                                                              status):
+    live_server.migrations[MIGRATION]['status'] = 'queued'
+    live_server.others = [types.SimpleNamespace(
+        status=status, source_compute=SOURCE)]
+    look_at_live(live_server)
+    assert_untouched(live_server, 'queued', task_states.MIGRATING)
+
+
+def test_one_whose_source_does_not_answer_is_left_alone(live_server,
+                                                        monkeypatch):
+    monkeypatch.setattr(compat, 'ping_compute', lambda *args: False)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+@pytest.mark.parametrize('change', (
+    {'task_state': None}, {'task_state': task_states.REBOOTING},
+    {'host': 'host1'}))
+def test_a_server_that_goes_on_is_left_alone(live_server, change):
+    live_server.server.__dict__.update(change)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', live_server.server.task_state)
+
+
+def test_a_server_that_is_moved_again_is_left_alone(live_server, journal):
+    journal.unfinished.append(UUID)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+def test_it_waits_for_computes_that_were_told_late(live_server, journal):
+    told = journal.now + abandoned.window() - 1
+    journal.happens.append((told, lambda: journal.ended.update({UUID: told})))
+    look_at_live(live_server)
+    assert journal.now >= told + TIMEOUT
+    assert_given_back(live_server)
+
+
+def test_it_does_not_wait_for_ever(live_server, journal):
+    def again():
+        journal.ended[UUID] = journal.now
+        journal.happens.append((journal.now + 30, again))
+    journal.happens.append((journal.now + 30, again))
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+# -- resizes --------------------------------------------------------------
+
+@pytest.fixture
+def resized(journal, monkeypatch):
+    """A server whose destination has only taken its task state back."""
+    with resize_world.ResizeWorld().entered() as world:
+        add_migration(world, monkeypatch, status='pre-migrating',
+                      migration_type='resize')
+        world.server.task_state = None
+        world.server.image_meta = objects.ImageMeta(
+            properties=objects.ImageMetaProps())
+        world.saved = resize_world.NEW
+        monkeypatch.setattr(
+            objects.RequestSpec, 'get_by_instance_uuid',
+            lambda context, uuid: resize_world.spec(world.saved))
+        world.manager._set_vm_state_and_notify = (
+            lambda context, uuid, method, updates, exc, spec:
+            world._to_error(context, uuid, 'compute_task', method, updates,
+                            exc, spec))
+        yield world
+
+
+def look_at_resize(world):
+    abandoned_moves.EndAbandonedResizes(world.manager).execute(world.context)
+
+
+@pytest.mark.parametrize('status', ('pre-migrating', 'error'))
+def test_a_resize_that_never_began_is_taken_back(resized, status):
+    resized.migrations[MIGRATION]['status'] = status
+    look_at_resize(resized)
+    assert_given_back(resized)
+    assert resized.saved == resize_world.OLD
+
+
+def test_the_flavor_is_put_back_before_the_record_ends(resized, monkeypatch):
+    """Who dies in between leaves a record that is looked at again."""
+    monkeypatch.setattr(objects.RequestSpec, 'save', mock.Mock(
+        side_effect=exception.NovaException))
+    with pytest.raises(exception.NovaException):
+        look_at_resize(resized)
+    assert_untouched(resized, 'pre-migrating', None)
+
+
+def test_a_resize_without_a_request_spec_is_taken_back(resized, monkeypatch):
+    monkeypatch.setattr(
+        objects.RequestSpec, 'get_by_instance_uuid', mock.Mock(
+            side_effect=exception.RequestSpecNotFound(instance_uuid=UUID)))
+    look_at_resize(resized)
+    assert_given_back(resized)
+
+
+def test_a_resize_that_its_compute_took_back_is_left_alone(resized):
+    resized.migrations[MIGRATION]['status'] = 'error'
+    resized.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    look_at_resize(resized)
+    assert not resized.faults
+    assert resized.saved == resize_world.OLD
+
+
+@pytest.mark.parametrize('task_state', (
+    task_states.RESIZE_PREP, task_states.RESIZE_MIGRATING,
+    task_states.REBOOTING))
+def test_a_resize_that_goes_on_is_left_alone(resized, task_state):
+    resized.server.task_state = task_state
+    look_at_resize(resized)
+    assert_untouched(resized, 'pre-migrating', task_state)
+
+
+def test_a_resize_that_is_not_finished_at_its_destination(resized):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = 'post-migrating'
+    look_at_resize(resized)
+    assert resized.placement.held == {UUID: {RP['host1']: HELD}}
+    assert resized.migrations[MIGRATION]['status'] == 'error'
+    assert resized.server.vm_state == vm_states.ERROR
+    assert len(resized.faults[UUID]) == 1
+
+
+@pytest.mark.parametrize('status', ('finished', 'confirmed', 'reverted'))
+def test_a_resize_that_is_over_is_left_alone(resized, status):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = status
+    look_at_resize(resized)
+    assert_untouched(resized, status, None)

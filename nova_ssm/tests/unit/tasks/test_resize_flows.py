@@ -1,0 +1,321 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Resizes within a cell: how they end, also if their conductor is killed."""
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+from nova.scheduler import utils as scheduler_utils
+import oslo_messaging as messaging
+import pytest
+
+from nova_ssm.tests.unit.engine import helpers
+from nova_ssm.tests.unit.tasks import live_world
+from nova_ssm.tests.unit.tasks import resize_world
+
+UUID, SOURCE, HELD = live_world.UUID, live_world.SOURCE, live_world.HELD
+RP = live_world.RP
+OLD, NEW = resize_world.OLD, resize_world.NEW
+
+
+@pytest.fixture
+def resizing():
+    with resize_world.ResizeWorld().entered() as world:
+        yield world
+
+
+# -- how they end ---------------------------------------------------------
+
+def assert_prepared(world, host, alternates, new=NEW):
+    """One destination has been told once; everything is where it has to be."""
+    world.compute_reads()
+    [cast] = world.prepared
+    assert (cast['host'], cast['node'], cast['flavor']) == (
+        host, host + '-node', new)
+    assert [a.service_host for a in cast['host_list']] == alternates
+    assert cast['request_spec'].flavor.id == new
+    assert cast['request_spec'].force_hosts is None
+    retry = cast['filter_properties']['retry']
+    assert [host, host + '-node'] in retry['hosts']
+    [(uuid, row)] = world.migrations.items()
+    assert cast['migration'] == uuid
+    assert (row['status'], row['source_compute'], row['migration_type']) == (
+        'pre-migrating', SOURCE, 'resize' if new != OLD else 'migration')
+    assert world.placement.held == {uuid: {RP[SOURCE]: HELD},
+                                    UUID: {RP[host]: HELD}}
+    assert world.saved == new
+    assert world.server.task_state == task_states.RESIZE_PREP
+    assert not world.faults and not world.notified
+    assert_events_closed(world, None)
+
+
+def assert_as_before(world, error, seen):
+    """The server is where and what it was, with one fault."""
+    world.compute_reads()
+    assert not world.prepared
+    assert world.placement.held == {UUID: {RP[SOURCE]: HELD}}
+    assert {row['status'] for row in world.migrations.values()} <= {'error'}
+    assert (world.server.host, world.server.vm_state,
+            world.server.task_state) == (SOURCE, vm_states.ACTIVE, None)
+    [fault] = world.faults[UUID]
+    assert type(fault.exc) is error
+    # A notification is lost if the conductor dies right before it.
+    assert len(world.notified) <= 1
+    for uuid, service, method, _spec in world.notified:
+        assert (uuid, service, method) == (
+            UUID, 'compute_task', 'migrate_server')
+    assert world.saved == OLD
+    assert_events_closed(world, seen)
+
+
+def assert_events_closed(world, seen):
+    for event in world.events[UUID]:
+        if event.event in ('conductor_migrate_server', 'cold_migrate'):
+            assert event.finish_time is not None
+            assert type(event.error) is (seen or type(None))
+
+
+# -- what can happen ------------------------------------------------------
+
+def nothing(world):
+    pass
+
+
+def no_room(*hosts):
+    def prepare(world):
+        world.room -= set(hosts)
+    return prepare
+
+
+def fails(owner, name, exc):
+    def prepare(world):
+        def fail(*args, **kwargs):
+            raise exc
+        setattr(owner(world), name, fail)
+    return prepare
+
+
+def begun(prepare):
+    """A first host could not take the server: the record is there."""
+    def prepare_more(world):
+        migration = objects.Migration(
+            world.context.elevated(), old_instance_type_id=OLD,
+            new_instance_type_id=NEW, status='pre-migrating',
+            uuid=live_world.MIGRATION, migration_type='resize',
+            instance_uuid=UUID, source_compute=SOURCE,
+            source_node='source-node')
+        migration.create()
+        world.steps.clear()
+        world.points = 0
+        prepare(world)
+    return prepare_more
+
+
+#: The alternates of a reschedule, the new flavor, what happens before, the
+#: host it goes to, the alternates that are left.
+SUCCEEDING = {
+    'resize': (None, NEW, nothing, 'host1', ['host2', 'host3']),
+    'cold migration': (None, OLD, nothing, 'host1', ['host2', 'host3']),
+    'resize where there is room': (
+        None, NEW, no_room('host1', 'host3'), 'host2', []),
+    'rescheduled': (
+        ['host2', 'host3'], NEW, begun(nothing), 'host2', ['host3']),
+    'rescheduled where there is room': (
+        ['host2', 'host3'], NEW, begun(no_room('host2')), 'host3', []),
+}
+
+_query = 'select_destinations'
+
+#: The alternates, what happens before, what fails, what users see.
+FAILING = {
+    'no host': (None, no_room('host1', 'host2', 'host3'),
+                exception.NoValidHost, exception.NoValidHost),
+    'scheduler is away': (None, fails(
+        lambda world: world.manager.query_client, _query,
+        messaging.MessagingTimeout()),
+        messaging.MessagingTimeout, messaging.MessagingTimeout),
+    'neutron is away': (None, fails(
+        lambda world: world.neutron, 'get_requested_resource_for_instance',
+        exception.PortNotFound(port_id='p1')),
+        exception.PortNotFound, exception.PortNotFound),
+    'source is unknown': (None, lambda world: world.hosts.pop(SOURCE),
+                          exception.ComputeHostNotFound,
+                          exception.ComputeHostNotFound),
+    'cast breaks': (None, fails(
+        lambda world: world.manager.compute_rpcapi, 'prep_resize',
+        messaging.MessageDeliveryFailure()),
+        messaging.MessageDeliveryFailure, messaging.MessageDeliveryFailure),
+    'no alternate has room': (
+        ['host2', 'host3'], begun(no_room('host2', 'host3')),
+        exception.MaxRetriesExceeded, exception.NoValidHost),
+    'no alternate is left': (
+        [], begun(nothing), exception.MaxRetriesExceeded,
+        exception.NoValidHost),
+}
+
+
+@pytest.mark.parametrize('case', SUCCEEDING)
+def test_succeeds(resizing, url, case):
+    hosts, new, prepare, host, alternates = SUCCEEDING[case]
+    prepare(resizing)
+    outcome = resize_world.Conductor(url, resizing).resize(hosts, new)
+    assert (outcome.state, outcome.failure) == ('SUCCESS', None)
+    assert_prepared(resizing, host, alternates, new)
+
+
+@pytest.mark.parametrize('case', FAILING)
+def test_fails(resizing, url, case):
+    hosts, prepare, error, seen = FAILING[case]
+    prepare(resizing)
+    outcome = resize_world.Conductor(url, resizing).resize(hosts)
+    assert outcome.state == 'REVERTED'
+    assert type(outcome.failure) is error
+    assert_as_before(resizing, error, seen)
+    assert len(resizing.notified) == 1
+
+
+def test_a_group_that_cannot_be_respected(resizing, url, monkeypatch):
+    def setup(context, spec):
+        raise exception.UnsupportedPolicyException(reason='no such filter')
+    monkeypatch.setattr(scheduler_utils, 'setup_instance_group', setup)
+    resize_world.Conductor(url, resizing).resize()
+    assert_as_before(resizing, exception.UnsupportedPolicyException,
+                     exception.UnsupportedPolicyException)
+    assert not resizing.migrations, 'it comes before the record'
+
+
+def test_rows_and_commits(resizing, url):
+    """One row for each task with an effect, one more for the cast."""
+    conductor = resize_world.Conductor(url, resizing)
+    conductor.resize()
+    assert [(kind, atom) for kind, atom, _state in conductor.rows] == [
+        ('start', None), ('atom', 'PreallocateMigration'),
+        ('atom', 'ScheduleMove'), ('atom', 'SaveRequestSpec'),
+        ('atom', 'CastPrepResize'), ('atom', 'CastPrepResize'),
+        ('end', None)]
+
+
+# -- the conductor dies ---------------------------------------------------
+
+def kill_everywhere(url, work, prepare, check, again):
+    """Kill a conductor at each moment, and let another one go on.
+
+    :param again: kill the second one too, and let a third one go on
+    """
+    moments = 0
+    while True:
+        moments += 2 if again else 1
+        with resize_world.ResizeWorld().entered() as world:
+            prepare(world)
+            world.kill_at = moments
+            try:
+                work(resize_world.Conductor(url, world))
+            except helpers.Killed:
+                assert world.points == moments
+            else:
+                assert moments > 5, 'hardly a moment to be killed in'
+                return
+            if again:
+                world.kill_at = world.points + 2 + moments % 7
+                go_on(url, world)
+            world.kill_at = None
+            go_on(url, world)
+            check(world)
+
+
+def go_on(url, world):
+    helpers.expire_leases(url)
+    try:
+        resize_world.Conductor(url, world).resume_all()
+    except helpers.Killed:
+        pass
+
+
+@pytest.mark.parametrize('again', (False, True))
+@pytest.mark.parametrize('case', SUCCEEDING)
+def test_a_killed_resize_is_gone_on_with(url, case, again):
+    hosts, new, prepare, host, alternates = SUCCEEDING[case]
+    kill_everywhere(
+        url, lambda conductor: conductor.resize(hosts, new), prepare,
+        lambda world: assert_prepared(world, host, alternates, new), again)
+
+
+@pytest.mark.parametrize('again', (False, True))
+@pytest.mark.parametrize('case', FAILING)
+def test_a_killed_resize_that_fails_is_undone(url, case, again):
+    hosts, prepare, error, seen = FAILING[case]
+    kill_everywhere(
+        url, lambda conductor: conductor.resize(hosts), prepare,
+        lambda world: assert_as_before(world, error, seen), again)
+
+
+# -- the world changes while nobody goes on ---------------------------------
+
+def killed_before_the_cast(url, world):
+    def kill(*args, **kwargs):
+        world.process.kill()
+    prep_resize = world.manager.compute_rpcapi.prep_resize
+    world.manager.compute_rpcapi.prep_resize = kill
+    with pytest.raises(helpers.Killed):
+        resize_world.Conductor(url, world).resize()
+    world.manager.compute_rpcapi.prep_resize = prep_resize
+
+
+def test_a_server_that_was_deleted_leaves_nothing(resizing, url):
+    killed_before_the_cast(url, resizing)
+    del resizing.records[live_world.CELL1][UUID]
+    go_on(url, resizing)
+    assert not resizing.queue
+    assert not resizing.placement.held
+    assert [row['status'] for row in resizing.migrations.values()] == [
+        'error']
+    assert not resizing.faults
+
+
+@pytest.mark.parametrize('change', (
+    {'host': 'host9'}, {'project_id': 'other'},
+    {'task_state': task_states.REBOOTING}))
+def test_a_server_that_somebody_changed_is_not_moved(resizing, url, change):
+    killed_before_the_cast(url, resizing)
+    resizing.server.__dict__.update(change)
+    go_on(url, resizing)
+    assert not resizing.queue
+    assert [row['status'] for row in resizing.migrations.values()] == [
+        'error']
+    if 'task_state' in change:
+        assert resizing.server.task_state == task_states.REBOOTING
+        assert not resizing.faults
+    else:
+        assert resizing.server.task_state is None
+        [fault] = resizing.faults[UUID]
+        assert type(fault.exc) is exception.MigrationPreCheckError
+    if 'host' in change:
+        assert resizing.server.host == 'host9'
+
+
+@pytest.mark.parametrize('change', (
+    {'status': 'error'}, {'instance_uuid': live_world.MIGRATION},
+    {'source_compute': 'host9'}))
+def test_a_migration_that_somebody_changed_is_given_up(resizing, url,
+                                                       change):
+    killed_before_the_cast(url, resizing)
+    [row] = resizing.migrations.values()
+    row.update(change)
+    go_on(url, resizing)
+    assert not resizing.queue
+    assert [row['status'] for row in resizing.migrations.values()] == [
+        'error']
+    assert resizing.server.task_state is None
+    [fault] = resizing.faults[UUID]
+    assert type(fault.exc) is exception.MigrationPreCheckError
