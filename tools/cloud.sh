@@ -13,6 +13,7 @@
 #
 # An OpenStack control plane of real processes on this machine, in private directories below
 # ${NOVA_SSM_STATE:-.state}/cloud and on ten loopback ports from NOVA_SSM_CLOUD_PORT (18700).
+# Its services wait NOVA_SSM_CLOUD_RPC_TIMEOUT seconds (60) for an answer by RPC.
 #
 #   cloud.sh up [--stock|--ssm]       start what does not run; --ssm at first, then as last time
 #   cloud.sh down [--wipe]            stop everything; --wipe removes its data

@@ -63,6 +63,7 @@ class Writer:
             'VAR': str(where.var), 'LOG': str(where.log),
             'ETC': str(where.etc), 'VENV': str(where.venv),
             'PASSWORD': where.password,
+            'TIMEOUT': str(where.rpc_timeout),
             'TRANSPORT': (f'rabbit://openstack:{where.password}@'
                           f'{settings.HOST}:{where.port("rabbitmq")}/'),
         }[kind]

@@ -33,11 +33,11 @@ from nova_ssm.tests.cloud import traces
 
 #: Seconds the killed conductor stays away.
 DOWNTIME = 3.0
-#: Seconds from the kill until a server counts as stuck ...
-PATIENCE = 120.0
-#: ... or without a change of any server: more than a compute waits for the
-#: answer of a dead conductor, and what it does after that.
-QUIET = 70.0
+#: Seconds without a change of any server after which those that have not
+#: come to an end count as stuck. More than a compute waits for the answer of
+#: a dead conductor, and what it does after that; and what is done then about
+#: the moves that it has given up.
+QUIET = {'stock': 10.0, 'ssm': 40.0}
 
 
 @dataclasses.dataclass
@@ -138,6 +138,11 @@ class Player:
         self._count = count
         self._servers: list[moves.Server] = []
 
+    @property
+    def _patience(self) -> float:
+        """Seconds from the kill until a server counts as stuck."""
+        return 2.0 * self._cloud.settings.rpc_timeout + 30
+
     # -- without a kill
 
     def undisturbed(self) -> float:
@@ -153,10 +158,10 @@ class Player:
         with self._starting(work) as starting:
             started = self._join(starting)
         while (self._mover.casts_left(started) and
-               time.monotonic() < work.began + PATIENCE):
+               time.monotonic() < work.began + self._patience):
             time.sleep(0.05)
         took = time.monotonic() - work.began
-        verdicts = self._mover.wait(started, PATIENCE)
+        verdicts = self._mover.wait(started, self._patience)
         bad = [f'{number}: {verdict}' for number, verdict in verdicts.items()
                if verdict.kind != moves.DONE]
         findings = moves_checks.wait(self._cloud, started)
@@ -211,7 +216,8 @@ class Player:
         time.sleep(max(0.0, killed + DOWNTIME - time.monotonic()))
         it.start(result.victim, wait=False)
         verdicts = self._mover.wait(
-            started, killed + PATIENCE - time.monotonic(), QUIET)
+            started, killed + self._patience - time.monotonic(),
+            it.settings.rpc_timeout + QUIET[it.mode])
         if all(one.kind in (*moves.GOOD, moves.ERROR)
                for one in verdicts.values()):
             result.settled = round(time.monotonic() - killed, 1)

@@ -55,6 +55,9 @@ class Settings:
     base_port: int = 18700
     #: The password of every account; the cloud listens on loopback only.
     password: str = 'secret'
+    #: For how many seconds a service waits for an answer by RPC
+    #: (``NOVA_SSM_CLOUD_RPC_TIMEOUT``); Nova's default is 60.
+    rpc_timeout: int = 60
     #: Where Nova's services find what a test wants of them, if they do.
     orders: pathlib.Path | None = None
 
@@ -147,11 +150,19 @@ class Settings:
 def load() -> Settings:
     """Read the environment.
 
-    :raises CloudError: if ``NOVA_SSM_CLOUD_PORT`` is no usable port
+    :raises CloudError: if a number in it cannot be used
     """
     state = pathlib.Path(os.environ.get('NOVA_SSM_STATE') or ROOT / '.state')
-    text = os.environ.get('NOVA_SSM_CLOUD_PORT') or '18700'
-    if not text.isdecimal() or not 1024 <= int(text) <= 65000:
-        raise CloudError(f'NOVA_SSM_CLOUD_PORT is {text!r}: give the first of '
-                         'ten free ports, a number from 1024 to 65000')
-    return Settings(state.expanduser().absolute(), int(text))
+    port = _number('NOVA_SSM_CLOUD_PORT', 18700, 1024, 65000,
+                   'the first of ten free ports')
+    timeout = _number('NOVA_SSM_CLOUD_RPC_TIMEOUT', 60, 10, 600, 'seconds')
+    return Settings(state.expanduser().absolute(), port, rpc_timeout=timeout)
+
+
+def _number(name: str, default: int, least: int, most: int,
+            what: str) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise CloudError(f'{name} is {text!r}: give {what}, a number from '
+                         f'{least} to {most}')
+    return int(text)
