@@ -1,0 +1,164 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+"""Moves of servers whose conductor is killed at one point."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+from typing import Any
+
+from nova_ssm.tests.cloud import boundaries_operations as operations
+from nova_ssm.tests.cloud import cloud
+from nova_ssm.tests.cloud import injection_compute
+from nova_ssm.tests.cloud import moves as moves_module
+from nova_ssm.tests.cloud import moves_checks
+from nova_ssm.tests.cloud import servers as servers_module
+from nova_ssm.tests.cloud import settings
+from nova_ssm.tests.cloud import traces
+
+
+class Move:
+    """Moves one server, again and again while it is fine.
+
+    :param name: of the operation, if it is not that of the move
+    :param busy: hosts that shall be less attractive
+    :param disabled: hosts that the scheduler may not use
+    :param flows: the flows that it is for
+    """
+
+    def __init__(self, it: cloud.Cloud, operation: moves_module.Operation,
+                 name: str | None = None, promise: str = operations.DONE,
+                 busy: tuple[str, ...] = (), disabled: tuple[str, ...] = (),
+                 flows: tuple[str, ...] | None = None) -> None:
+        self.name = name or operation.name
+        self.promise = promise
+        self.flows = flows
+        self._cloud = it
+        self._stage = operations.Stage(it, busy, disabled)
+        self._mover = self._make_mover(it, operation)
+        self._server: moves_module.Server | None = None
+        self._move: moves_module.Move | None = None
+        self._computes: traces.Logs | None = None
+
+    def _make_mover(self, it: cloud.Cloud,
+                    operation: moves_module.Operation) -> moves_module.Mover:
+        return moves_module.Mover(it, operation)
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[None]:
+        """Prepare the hosts; delete the last server in the end."""
+        with self._stage:
+            try:
+                yield
+            finally:
+                self._drop()
+
+    def prepare(self) -> None:
+        """Have a server to move; remember where the logs end."""
+        if self._server is None:
+            self._server = self._mover.build()[0]
+        self._computes = traces.Logs(self._cloud, settings.COMPUTES)
+
+    def ask(self) -> operations.Asked:
+        """Move the server."""
+        assert self._server is not None
+        self._move = self._mover.start(self._server)
+        return operations.Asked(self._server.id, self._move.request_id)
+
+    def judge(self, asked: operations.Asked,
+              promise: str) -> operations.Verdict:
+        """Wait for its last state, look, confirm it, look again."""
+        assert self._move is not None and self._computes is not None
+        started = [self._move]
+        self._mover.wait(started, operations.PATIENCE)
+        wrong = self._look(started)
+        # Its flow may have gone on since.
+        found = self._mover.verdict(self._move)
+        verdict = operations.Verdict(
+            self._outcome(found, promise), found.text, found.fault,
+            asked.server in self._computes.timed_out(), wrong)
+        if verdict.good:
+            stuck = self._mover.finish(started)
+            verdict.left = self._look(started)
+            if stuck:
+                verdict.left['not at rest'] = stuck
+        if not verdict.good:
+            self._drop()
+        return verdict
+
+    @staticmethod
+    def _outcome(found: moves_module.Verdict, promise: str) -> str:
+        if found.kind == moves_module.DONE and promise == operations.DONE:
+            return operations.DONE
+        if found.kind == moves_module.BACK:
+            return operations.FAULT
+        return operations.WRONG
+
+    def _look(self, started: list[moves_module.Move]
+              ) -> dict[str, list[str]]:
+        return moves_checks.by_kind(
+            moves_checks.wait(self._cloud, started))
+
+    def _drop(self) -> None:
+        """Go on with another server."""
+        server, self._server = self._server, None
+        if server is not None and self._mover.delete([server]):
+            raise settings.CloudError(
+                f'server {server.id} cannot be deleted')
+
+
+class _RefusedMover(moves_module.Mover):
+    """Moves servers that their first destination sends back."""
+
+    def build(self, count: int = 1,
+              timeout: float = 120) -> list[moves_module.Server]:
+        """Build them where they are not refused."""
+        servers = servers_module.Servers(self._cloud)
+        request = servers.boot(count, self.operation.prefix, 'auto',
+                               host=settings.COMPUTES[-1])
+        found = servers.wait(request, timeout)
+        return list(moves_module.look(
+            self._cloud, [server['id'] for server in found]).values())
+
+    def migrations(self, move: moves_module.Move) -> list[dict[str, Any]]:
+        """Return the record of the last attempt: each has its own."""
+        return super().migrations(move)[-1:]
+
+
+class RefusedMove(Move):
+    """Moves a server that its first destination sends back."""
+
+    def _make_mover(self, it: cloud.Cloud,
+                    operation: moves_module.Operation) -> moves_module.Mover:
+        return _RefusedMover(it, operation)
+
+
+def moves(it: cloud.Cloud) -> dict[str, operations.Operation]:
+    """Return the operations that move servers, by name."""
+    known = moves_module.OPERATIONS
+    first, *others = settings.COMPUTES
+    refused = dataclasses.replace(
+        known['resize'], prefix=injection_compute.PREFIX + first)
+    found = [Move(it, one) for one in known.values()]
+    found += [
+        Move(it, known['resize'], 'resize-no-host', operations.FAULT,
+             disabled=tuple(others)),
+        Move(it, known['live-migrate'], 'live-migrate-no-host',
+             operations.FAULT, disabled=tuple(others)),
+        # The scheduler takes the emptiest host.
+        RefusedMove(it, refused, 'resize-reschedule', busy=tuple(others),
+                    flows=('reschedule_resize',)),
+        RefusedMove(it, refused, 'resize-no-alternate', operations.FAULT,
+                    disabled=tuple(others[:-1]),
+                    flows=('reschedule_resize',)),
+    ]
+    return {one.name: one for one in found}
