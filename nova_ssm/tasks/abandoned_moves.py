@@ -138,8 +138,8 @@ class EndAbandonedLiveMigrations(_EndMoves):
         return migration.status in ('accepted', 'error') and (
             compat.ping_compute(
                 context, instance.host, PING_TIMEOUT,
-                compat.alt_topic(self.manager.compute_rpcapi,
-                                            context, instance.host)))
+                compat.alt_topic(self.manager.compute_rpcapi, context,
+                                 instance.host)))
 
     @staticmethod
     def _is_busy(context: types.Context, instance: types.Instance,

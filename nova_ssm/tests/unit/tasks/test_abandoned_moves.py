@@ -12,6 +12,7 @@
 
 """Moves that a compute has given up without a word."""
 
+import contextlib
 import types
 from unittest import mock
 
@@ -74,7 +75,8 @@ def journal(monkeypatch):
     return made
 
 
-def add_migration(world, monkeypatch, **values):
+@contextlib.contextmanager
+def with_migration(world, **values):
     world.manager.ssm = mock.Mock()
     migration = objects.Migration(
         world.context.elevated(), uuid=MIGRATION, instance_uuid=UUID,
@@ -84,10 +86,11 @@ def add_migration(world, monkeypatch, **values):
     migration.create()
     world.placement.held = {MIGRATION: {RP[SOURCE]: HELD},
                             UUID: {RP['host1']: HELD}}
-    monkeypatch.setattr(
-        objects.MigrationList, 'get_by_filters',
-        lambda context, filters, **sorting: objects.MigrationList(objects=[
-            world._migration(context.elevated(), MIGRATION)]))
+    with mock.patch.object(
+            objects.MigrationList, 'get_by_filters',
+            lambda context, filters, **sorting: objects.MigrationList(
+                objects=[world._migration(context.elevated(), MIGRATION)])):
+        yield
 
 
 def assert_given_back(world):
@@ -112,8 +115,6 @@ def assert_untouched(world, status, task_state):
 @pytest.fixture
 def live_server(live, journal, monkeypatch):
     """A server in MIGRATING that its source does nothing with."""
-    add_migration(live, monkeypatch, status='accepted',
-                  migration_type='live-migration')
     for hosts in live.neutron.bound.values():
         hosts['host1'] = False
     live.others = []
@@ -125,7 +126,9 @@ def live_server(live, journal, monkeypatch):
         lambda context, uuid, method, updates, exc, spec:
         live._to_error(context, uuid, 'compute_task', method, updates, exc,
                        spec))
-    return live
+    with with_migration(live, status='accepted',
+                        migration_type='live-migration'):
+        yield live
 
 
 def _to_error(world):
@@ -221,13 +224,14 @@ def test_it_does_not_wait_for_ever(live_server, journal):
 @pytest.fixture
 def resized(journal, monkeypatch):
     """A server whose destination has only taken its task state back."""
-    with resize_world.ResizeWorld().entered() as world:
-        add_migration(world, monkeypatch, status='pre-migrating',
-                      migration_type='resize')
+    with (resize_world.ResizeWorld().entered() as world,
+          with_migration(world, status='pre-migrating',
+                         migration_type='resize')):
         world.server.task_state = None
         world.server.image_meta = objects.ImageMeta(
             properties=objects.ImageMetaProps())
         world.saved = resize_world.NEW
+        # The world does not replace it: nothing is put back too late.
         monkeypatch.setattr(
             objects.RequestSpec, 'get_by_instance_uuid',
             lambda context, uuid: resize_world.spec(world.saved))
