@@ -37,8 +37,8 @@ RESULTS=$STATE/results/test
 limit() {
   case $1 in
     lint | docs) echo 300 ;;
-    setup | cloud-up) echo 1200 ;;
-    crash | cloud) echo 900 ;;
+    setup | cloud-up | cloud) echo 1200 ;;
+    unit | oracle | crash) echo 900 ;;
     *) echo 600 ;;
   esac
 }
