@@ -184,7 +184,8 @@ class CheckDestination(base.NovaTask):
         stock.limits = host.limits
         try:
             stock._check_compatible_with_source_hypervisor(name)
-            stock._call_livem_checks_on_host(name, mapping)
+            with live_migration.asking(name):
+                stock._call_livem_checks_on_host(name, mapping)
         except (exception.Invalid, exception.MigrationPreCheckError) as exc:
             LOG.debug('Skipping host: %(host)s because: %(e)s',
                       {'host': name, 'e': exc})
@@ -291,7 +292,8 @@ class CheckRequestedDestination(base.NovaTask):
         stock = live_migration.stock_task(
             self.manager, context, instance, migration, destination,
             block_migration, disk_over_commit)
-        stock._check_requested_destination()
+        with live_migration.asking(destination):
+            stock._check_requested_destination()
         # Servers whose allocations are nested are not forced anywhere.
         return stock.migrate_data, {}
 

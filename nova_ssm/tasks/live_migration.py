@@ -12,6 +12,8 @@
 
 """What all live migrations have in common: records, checks, the cast."""
 
+from collections.abc import Iterator
+import contextlib
 import functools
 from typing import Any
 
@@ -20,10 +22,12 @@ from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova import exception
+from nova.i18n import _
 from nova import objects
 from nova.objects import fields
 from nova.scheduler import utils as scheduler_utils
 from oslo_log import log as logging
+import oslo_messaging as messaging
 
 from nova_ssm import compat
 from nova_ssm.tasks import allocations
@@ -266,6 +270,26 @@ def check(context: types.Context, migration: types.Migration,
     """
     moves.check(context, migration.instance_uuid, migration.uuid, owner,
                 task_states.MIGRATING, ACCEPTED)
+
+
+@contextlib.contextmanager
+def asking(host: str) -> Iterator[None]:
+    """Ask a host whether it can take the server.
+
+    A compute that is calling a conductor when it dies gives up after
+    rpc_response_timeout and answers with that. It says as little of the
+    server as one that does not answer at all.
+
+    :raises MigrationPreCheckError: if it does, as if it did not answer
+    """
+    try:
+        yield
+    except messaging.RemoteError as exc:
+        if exc.exc_type != messaging.MessagingTimeout.__name__:
+            raise
+        raise exception.MigrationPreCheckError(reason=_(
+            'Timeout while checking if we can live migrate to host: %s'
+        ) % host) from exc
 
 
 def stock_task(manager: types.Manager, context: types.Context,

@@ -99,10 +99,17 @@ def third_host(world):
     world.unfit['host2'] = messaging.MessagingTimeout()
 
 
+def asked_a_dead_conductor(world):
+    """The check of host1 was calling a conductor when that died."""
+    world.unfit['host1'] = messaging.RemoteError('MessagingTimeout', 'x')
+
+
 SUCCEEDING = {
     'first host': (None, lambda world: None, 'host1'),
     'second host': (None, second_host, 'host2'),
     'third host': (None, third_host, 'host3'),
+    'first host asked a dead conductor': (None, asked_a_dead_conductor,
+                                          'host2'),
     'forced': ('host2', lambda world: None, 'host2'),
 }
 
@@ -179,6 +186,9 @@ FAILING = {
                                 False),
     'forced host is unfit': ('host2', lambda world: unfit(world, 'host2'),
                              exception.InvalidCPUInfo, False),
+    'forced host asked a dead conductor': (
+        'host1', asked_a_dead_conductor, exception.MigrationPreCheckError,
+        False),
     'forced cast breaks': ('host2', breaks(
         lambda world: world.manager.compute_rpcapi, 'live_migration',
         messaging.MessageDeliveryFailure()),

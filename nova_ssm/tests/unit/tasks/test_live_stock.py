@@ -132,7 +132,14 @@ def test_the_record_is_the_same_as_with_stock(live):
     assert {**row, 'status': 'error'} == expected
 
 
-@pytest.mark.parametrize('case', [*cases.SUCCEEDING, *cases.FAILING])
+#: Where we do better on purpose: stock puts such servers into ERROR.
+BETTER = ('first host asked a dead conductor',
+          'forced host asked a dead conductor')
+
+
+@pytest.mark.parametrize('case', [
+    case for case in (*cases.SUCCEEDING, *cases.FAILING)
+    if case not in BETTER])
 def test_a_migration_ends_as_with_stock(url, case):
     destination, prepare, *_rest = {**cases.SUCCEEDING,
                                     **cases.FAILING}[case]
