@@ -12,8 +12,10 @@
 
 """Moves that a compute gave up, since a conductor did not answer it."""
 
+import copy
 import time
 
+from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
@@ -37,6 +39,9 @@ RESIZE_FLOWS = ('resize', 'reschedule_resize')
 
 #: Seconds that a compute has to answer a ping.
 PING_TIMEOUT = 5.0
+
+_ACTIONS = (instance_actions.MIGRATE, instance_actions.RESIZE,
+            instance_actions.LIVE_MIGRATION)
 
 #: While a migration of the same source has one of these, others wait.
 _AT_WORK = ('preparing', 'running')
@@ -96,9 +101,21 @@ class _EndMoves(abandoned.LookAfter):
             self.manager._set_vm_state_and_notify(
                 context, now.uuid, 'migrate_server',
                 {'vm_state': vm_state, 'task_state': None}, exc, None)
+            _close_events(context, now.uuid, exc)
 
         moves.tell(work, context, instance, exc,
                    on_the_way=(task_states.MIGRATING,))
+
+
+def _close_events(context: types.Context, uuid: str,
+                  exc: BaseException) -> None:
+    """Close what the compute opened on the server's last action."""
+    actions = objects.InstanceActionList.get_by_instance_uuid(context, uuid,
+                                                              limit=1)
+    if actions and actions[0].action in _ACTIONS:
+        request = copy.copy(context)
+        request.request_id = actions[0].request_id
+        moves.close_events(request, uuid, exc, of_computes=True)
 
 
 class EndAbandonedLiveMigrations(_EndMoves):

@@ -77,15 +77,18 @@ class FinishEvents(base.NovaTask):
 
 
 def close_events(context: types.Context, uuid: str,
-                 exc: BaseException | None = None) -> None:
+                 exc: BaseException | None = None,
+                 of_computes: bool = False) -> None:
     """Close what conductors opened on the action of this request.
 
     :param context: targeted at the cell of the server
     :param exc: why it failed; events that are closed already tell it too
+    :param of_computes: close also what computes have left open
     """
     names = {event.event for event in casts.events(context, uuid)
-             if event.event in EVENTS and
-             (exc is not None or event.finish_time is None)}
+             if event.event in EVENTS and exc is not None or
+             event.finish_time is None and (event.event in EVENTS or
+                                            of_computes)}
     for name in sorted(names):
         if exc is None:
             _close(context, uuid, name)

@@ -86,10 +86,15 @@ def with_migration(world, **values):
     migration.create()
     world.placement.held = {MIGRATION: {RP[SOURCE]: HELD},
                             UUID: {RP['host1']: HELD}}
+    world.events[UUID].append(live_world.Event('compute_of_the_move'))
     with mock.patch.object(
             objects.MigrationList, 'get_by_filters',
             lambda context, filters, **sorting: objects.MigrationList(
-                objects=[world._migration(context.elevated(), MIGRATION)])):
+                objects=[world._migration(context.elevated(), MIGRATION)]
+            )), mock.patch.object(
+                objects.InstanceActionList, 'get_by_instance_uuid',
+                lambda context, uuid, limit: [types.SimpleNamespace(
+                    request_id='req-of-the-move', action='migrate')]):
         yield
 
 
@@ -101,6 +106,8 @@ def assert_given_back(world):
     [fault] = world.faults[UUID]
     assert type(fault.exc) is exception.MigrationError
     assert 'nova-conductor' in str(fault.exc)
+    for event in world.events[UUID]:
+        assert type(event.error) is exception.MigrationError
 
 
 def assert_untouched(world, status, task_state):
@@ -108,6 +115,7 @@ def assert_untouched(world, status, task_state):
     assert world.migrations[MIGRATION]['status'] == status
     assert world.server.task_state == task_state
     assert not world.faults
+    assert all(event.finish_time is None for event in world.events[UUID])
 
 
 # -- live migrations ------------------------------------------------------
