@@ -64,8 +64,17 @@ class Move:
 
     def prepare(self) -> None:
         """Have a server to move; remember where the logs end."""
-        if self._server is None:
-            self._server = self._mover.build()[0]
+        for _try in range(3):
+            if self._server is None:
+                self._server = self._mover.build()[0]
+            # A conductor was just killed: it may have come to harm since.
+            found = self._mover.refresh([self._server])
+            if found and found[0].resting:
+                self._server = found[0]
+                break
+            self._drop()
+        else:
+            raise settings.CloudError('no server can be built to be moved')
         self._computes = traces.Logs(self._cloud, settings.COMPUTES)
 
     def ask(self) -> operations.Asked:
