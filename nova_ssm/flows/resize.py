@@ -66,10 +66,12 @@ def _same_cell(manager: types.Manager) -> taskflow_flow.Flow:
 
 
 def _is_in_same_cell(history: dict[str, Any]) -> bool:
+    """The host is in the cell of the server."""
     return history['ScheduleMove'][-1]
 
 
 def _is_in_other_cell(history: dict[str, Any]) -> bool:
+    """The host is in another cell."""
     return not _is_in_same_cell(history)
 
 
