@@ -15,6 +15,8 @@
 from unittest import mock
 
 from nova.compute import rpcapi as compute_rpcapi
+from nova import exception
+from nova import objects
 from nova import rpc
 import oslo_messaging as messaging
 import pytest
@@ -64,8 +66,7 @@ def test_live_migrations_have_a_queue_of_their_own(monkeypatch, new, topic):
 
 
 def test_live_migrations_of_older_releases():
-    assert compat.alt_topic(object(), 'context',
-                                       'host1') == 'compute'
+    assert compat.alt_topic(object(), 'context', 'host1') == 'compute'
 
 
 def test_no_answer(client):
@@ -79,3 +80,28 @@ def test_no_bus_is_not_no_answer(client):
         messaging.MessageDeliveryFailure('bus'))
     with pytest.raises(messaging.MessageDeliveryFailure):
         compat.ping_compute('context', 'host1', 5)
+
+
+# -- what users see of a resize that fails ---------------------------------
+
+@pytest.mark.parametrize('flavor, words', (
+    (7, 'No valid host found for cold migrate'),
+    (8, 'No valid host found for resize')))
+def test_no_host_for_a_resize(flavor, words):
+    exc = compat.resize_error(
+        exception.MaxRetriesExceeded(reason='none is left'),
+        objects.Instance(instance_type_id=7), objects.Flavor(id=flavor))
+    assert type(exc) is exception.NoValidHost
+    assert words in str(exc)
+
+
+def test_no_host_for_a_server_that_was_deleted():
+    """There is nothing left of it but its name."""
+    exc = compat.resize_error(exception.NoValidHost(reason='full'),
+                              objects.Instance(), objects.Flavor(id=8))
+    assert 'No valid host found' in str(exc)
+
+
+def test_another_failure_of_a_resize_is_seen_as_it_is():
+    exc = ValueError('x')
+    assert compat.resize_error(exc, None, None) is exc
