@@ -50,7 +50,11 @@ def resize_error(exc: BaseException, instance: objects.Instance,
     """What users see of the failure of a resize or cold migration."""
     if not isinstance(exc, exception.NoValidHost):
         return exc
-    return exception.NoValidHost(reason=no_host_reason(instance, flavor))
+    try:
+        # Users read this line in the action's event.
+        raise exception.NoValidHost(reason=no_host_reason(instance, flavor))
+    except exception.NoValidHost as seen:
+        return seen
 
 
 def no_host_reason(instance: objects.Instance, flavor: objects.Flavor) -> str:
@@ -98,4 +102,7 @@ def live_migration_error(exc: BaseException) -> BaseException:
     """
     if isinstance(exc, _HARMLESS):
         return exc
-    return exception.MigrationError(reason=str(exc))
+    try:
+        raise exception.MigrationError(reason=str(exc))
+    except exception.MigrationError as seen:
+        return seen

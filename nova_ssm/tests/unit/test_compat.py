@@ -12,6 +12,7 @@
 
 """What Nova keeps to itself: asking a compute for an answer."""
 
+import traceback
 from unittest import mock
 
 from nova.compute import rpcapi as compute_rpcapi
@@ -105,3 +106,14 @@ def test_no_host_for_a_server_that_was_deleted():
 def test_another_failure_of_a_resize_is_seen_as_it_is():
     exc = ValueError('x')
     assert compat.resize_error(exc, None, None) is exc
+
+
+@pytest.mark.parametrize('seen, line', (
+    (compat.resize_error(
+        exception.NoValidHost(reason='full'), objects.Instance(),
+        objects.Flavor(id=8)), 'raise exception.NoValidHost('),
+    (compat.live_migration_error(ValueError('x')),
+     'raise exception.MigrationError(')))
+def test_a_translated_failure_says_where_it_was_raised(seen, line):
+    """The action's event shows the lines, not the exception."""
+    assert line in ''.join(traceback.format_tb(seen.__traceback__))
