@@ -78,6 +78,10 @@ class _EndMoves(abandoned.LookAfter):
             sort_keys=['id'], sort_dirs=['desc'], limit=1).objects
         if found:
             self._look_at_move(context, instance, found[0])
+        now = moves.current(context, instance.uuid)
+        if now is not None and now.task_state is None:
+            # A compute that was closing one was not answered either.
+            _close_events(context, now.uuid)
 
     def _look_at_move(self, context: types.Context,
                       instance: types.Instance,
@@ -108,7 +112,7 @@ class _EndMoves(abandoned.LookAfter):
 
 
 def _close_events(context: types.Context, uuid: str,
-                  exc: BaseException) -> None:
+                  exc: BaseException | None = None) -> None:
     """Close what the compute opened on the server's last action."""
     actions = objects.InstanceActionList.get_by_instance_uuid(context, uuid,
                                                               limit=1)
