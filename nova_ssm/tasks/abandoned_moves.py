@@ -12,6 +12,7 @@
 
 """Moves that a compute gave up, since a conductor did not answer it."""
 
+import abc
 import copy
 import time
 
@@ -83,17 +84,11 @@ class _EndMoves(abandoned.LookAfter):
             # A compute that was closing one was not answered either.
             _close_events(context, now.uuid)
 
+    @abc.abstractmethod
     def _look_at_move(self, context: types.Context,
                       instance: types.Instance,
                       migration: types.Migration) -> None:
-        raise NotImplementedError
-
-    def _undo(self, context: types.Context, instance: types.Instance,
-              migration: types.Migration) -> None:
-        """Let the server be as it was; it is where it was."""
-        moves.give_back(self.manager, context, instance, migration)
-        moves.fail_migration(context, migration.uuid)
-        self._tell(context, instance, instance.vm_state)
+        """Mend what its compute has left of the move, if it gave it up."""
 
     def _tell(self, context: types.Context, instance: types.Instance,
               vm_state: str) -> None:
@@ -102,10 +97,11 @@ class _EndMoves(abandoned.LookAfter):
                    'which died during the move')
 
         def work(now: types.Instance) -> None:
+            # First: who has been told is not looked at again.
+            _close_events(context, now.uuid, exc)
             self.manager._set_vm_state_and_notify(
                 context, now.uuid, 'migrate_server',
                 {'vm_state': vm_state, 'task_state': None}, exc, None)
-            _close_events(context, now.uuid, exc)
 
         moves.tell(work, context, instance, exc,
                    on_the_way=(task_states.MIGRATING,))
@@ -143,7 +139,10 @@ class EndAbandonedLiveMigrations(_EndMoves):
         if migration.dest_compute:
             destinations.unbind(self.manager, context, migration,
                                 migration.dest_compute)
-        self._undo(context, instance, migration)
+        moves.give_back(self.manager, context, instance, migration)
+        # Who dies behind that finds a server that is still in MIGRATING.
+        moves.fail_migration(context, migration.uuid)
+        self._tell(context, instance, instance.vm_state)
 
     def _was_given_up(self, context: types.Context,
                       instance: types.Instance,
@@ -194,7 +193,7 @@ class EndAbandonedResizes(_EndMoves):
             if (migration.status == 'pre-migrating' or
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
-                self._undo(context, instance, migration)
+                self._take_back(context, instance, migration)
         elif (instance.host == migration.dest_compute and
                 migration.status == 'post-migrating'):
             self._leave_at_destination(context, instance, migration)
@@ -214,11 +213,21 @@ class EndAbandonedResizes(_EndMoves):
                 instance.flavor, instance.image_meta)
             spec.save()
 
+    # The record ends last: one that has ended is not looked at again, and
+    # the user is not told twice.
+
+    def _take_back(self, context: types.Context, instance: types.Instance,
+                   migration: types.Migration) -> None:
+        """Let the server be as it was; it is where it was."""
+        self._tell(context, instance, instance.vm_state)
+        moves.give_back(self.manager, context, instance, migration)
+        moves.fail_migration(context, migration.uuid)
+
     def _leave_at_destination(self, context: types.Context,
                               instance: types.Instance,
                               migration: types.Migration) -> None:
         """As the destination does if it cannot finish the resize."""
+        self._tell(context, instance, vm_states.ERROR)
         self.manager.report_client.delete_allocation_for_instance(
             context, migration.uuid, force=True)
         moves.fail_migration(context, migration.uuid)
-        self._tell(context, instance, vm_states.ERROR)

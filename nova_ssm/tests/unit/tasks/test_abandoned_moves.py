@@ -28,6 +28,7 @@ from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import resize_world
+from nova_ssm.tests.unit.tasks import world as world_module
 
 UUID, MIGRATION = live_world.UUID, live_world.MIGRATION
 SOURCE, HELD, RP = live_world.SOURCE, live_world.HELD, live_world.RP
@@ -317,3 +318,42 @@ def test_a_resize_that_is_over_is_left_alone(resized, status):
     resized.migrations[MIGRATION]['status'] = status
     look_at_resize(resized)
     assert_untouched(resized, status, None)
+
+
+# -- the conductor that looks after them dies, too -------------------------
+
+def killed_at_each_step(world, look, journal):
+    """Look until it is done, dying behind one more effect each time."""
+    for moment in range(1, 30):
+        journal.ended[UUID] = journal.now
+        if not world.crash(moment, look, world):
+            return
+    pytest.fail('it never comes to its end')
+
+
+@pytest.fixture
+def mortal(monkeypatch):
+    """Effects are where a conductor may die."""
+    monkeypatch.setattr(live_world.LiveWorld, 'point', lambda world: (
+        world_module.World.step(world, world.steps.pop())))
+
+
+def test_a_killed_look_at_a_live_migration_is_finished(live_server, mortal,
+                                                       journal):
+    killed_at_each_step(live_server, look_at_live, journal)
+    assert_given_back(live_server)
+
+
+def test_a_killed_look_at_a_resize_is_finished(resized, mortal, journal):
+    killed_at_each_step(resized, look_at_resize, journal)
+    assert_given_back(resized)
+
+
+def test_a_killed_look_at_a_destination_is_finished(resized, mortal, journal):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = 'post-migrating'
+    killed_at_each_step(resized, look_at_resize, journal)
+    assert resized.placement.held == {UUID: {RP['host1']: HELD}}
+    assert resized.migrations[MIGRATION]['status'] == 'error'
+    assert resized.server.vm_state == vm_states.ERROR
+    assert len(resized.faults[UUID]) == 1
