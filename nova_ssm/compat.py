@@ -83,6 +83,13 @@ def alt_topic(api: compute_rpcapi.ComputeAPI,
                    version='5.0').target.topic
 
 
+def ping_alt(api: compute_rpcapi.ComputeAPI,
+             context: nova_context.RequestContext, host: str,
+             timeout: float) -> bool:
+    """As :func:`ping_compute`, through the queue of :func:`alt_topic`."""
+    return ping_compute(context, host, timeout, alt_topic(api, context, host))
+
+
 #: Failures of a live migration after which the server goes on as before.
 _HARMLESS = (
     exception.NoValidHost, exception.ComputeHostNotFound,

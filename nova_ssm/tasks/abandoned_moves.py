@@ -156,10 +156,8 @@ class EndAbandonedLiveMigrations(_EndMoves):
             return not self._is_busy(context, instance, migration)
         # Or the word is still on its way.
         return migration.status in ('accepted', 'error') and (
-            compat.ping_compute(
-                context, instance.host, PING_TIMEOUT,
-                compat.alt_topic(self.manager.compute_rpcapi, context,
-                                 instance.host)))
+            compat.ping_alt(self.manager.compute_rpcapi, context,
+                            instance.host, PING_TIMEOUT))
 
     @staticmethod
     def _is_busy(context: types.Context, instance: types.Instance,

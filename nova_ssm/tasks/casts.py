@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 CONF = cfg.CONF
 
 #: The database or the message bus of the cell is away.
-_UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
+UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
            messaging.MessagingException)
 
 
@@ -84,7 +84,7 @@ class Cast(base.NovaTask):
                         room = has_room() if has_room else _always
                 elif room() and time.monotonic() > quiet_at:
                     return is_taken()
-            except _UNSEEN as exc:
+            except UNSEEN as exc:
                 if str(exc) != said:
                     said = str(exc)
                     LOG.warning('Whether compute %s has taken the server '

@@ -20,7 +20,6 @@ from typing import ClassVar
 from nova import exception
 from nova import objects
 from oslo_config import cfg
-from oslo_db import exception as db_exc
 from oslo_log import log as logging
 import oslo_messaging as messaging
 
@@ -30,10 +29,6 @@ from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
 CONF = cfg.CONF
-
-#: The database or the message bus of the cell is away.
-_UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
-           messaging.MessagingException)
 
 
 class Seen(enum.Enum):
@@ -86,7 +81,7 @@ class Call(casts.Cast):
                 if (time.monotonic() > heard + CONF.rpc_response_timeout / 2
                         and self._ping(context, host)):
                     heard = time.monotonic()
-            except _UNSEEN as exc:
+            except casts.UNSEEN as exc:
                 LOG.warning('What compute %s does cannot be seen: %s', host,
                             exc, instance=instance)
                 heard = time.monotonic()
@@ -98,9 +93,8 @@ class Call(casts.Cast):
 
     def _ping(self, context: types.Context, host: str) -> bool:
         # Long calls have a queue of their own.
-        return super()._ping(context, host) and compat.ping_compute(
-            context, host, self.ping_timeout, compat.alt_topic(
-                self.manager.compute_rpcapi, context, host))
+        return super()._ping(context, host) and compat.ping_alt(
+            self.manager.compute_rpcapi, context, host, self.ping_timeout)
 
     def _events(self, context: types.Context, uuid: str,
                 name: str | None = None) -> list[objects.InstanceActionEvent]:

@@ -28,6 +28,7 @@ from oslo_log import log as logging
 from nova_ssm import objects as ssm_objects
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
+from nova_ssm.tasks import scheduling
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
@@ -417,12 +418,7 @@ class SetAvailabilityZone(base.NovaTask):
 
     def execute(self, context: types.Context, instance: types.Instance,
                 host: types.Selection) -> bool:
-        if 'availability_zone' in host:
-            instance.availability_zone = host.availability_zone
-        else:
-            instance.availability_zone = (
-                availability_zones.get_host_availability_zone(
-                    context, host.service_host))
+        instance.availability_zone = scheduling.zone_of(context, host)
         try:
             instance.save()
         except (exception.InstanceNotFound,

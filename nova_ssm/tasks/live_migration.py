@@ -21,6 +21,7 @@ from nova import availability_zones
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
+from nova.conductor.tasks import migrate
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -75,7 +76,7 @@ class LiveMigrationToErrorOnRevert(base.NovaTask):
                migration_uuid: str, destination: str | None, result: Any,
                flow_failures: types.Failures) -> None:
         exc = base.cause_of(result, flow_failures)
-        record = _record(context, migration_uuid)
+        record = moves.record(context, migration_uuid)
         source = record.source_compute if record else instance.host
         moves.tell(self._reset, context, instance, exc, context, exc,
                    source, destination,
@@ -131,7 +132,7 @@ class CreateLiveMigration(base.NovaTask):
     def recover(self, context: types.Context, instance: types.Instance,
                 migration_uuid: str, destination: str | None,
                 owner: str) -> types.Migration:
-        migration = _record(context, migration_uuid)
+        migration = moves.record(context, migration_uuid)
         if migration is None:
             return self.execute(context, instance, migration_uuid,
                                 destination, owner)
@@ -139,7 +140,7 @@ class CreateLiveMigration(base.NovaTask):
         return migration
 
 
-class MoveLiveAllocations(moves.MoveAllocations):
+class MoveLiveAllocations(base.NovaTask):
     """Give what the server holds at its source to the migration record.
 
     Reversion strategy: give it back.
@@ -147,19 +148,31 @@ class MoveLiveAllocations(moves.MoveAllocations):
     else has moved the server meanwhile.
     """
 
-    def execute(self, context: types.Context,  # type: ignore[override]
-                instance: types.Instance, migration: types.Migration,
-                owner: str) -> Any:
-        return super().execute(context, instance, migration)
+    default_provides = ('source_node', 'held_allocations')
+    reversion = 'give the allocations back to the server'
 
-    def recover(self, context: types.Context,  # type: ignore[override]
-                instance: types.Instance, migration: types.Migration,
-                owner: str) -> Any:
+    def execute(self, context: types.Context, instance: types.Instance,
+                migration: types.Migration,
+                owner: str) -> tuple[str | None, types.Held]:
+        node, held = migrate.replace_allocation_with_migration(
+            context, instance, migration)
+        return node.uuid if node else None, held
+
+    def recover(self, context: types.Context, instance: types.Instance,
+                migration: types.Migration,
+                owner: str) -> tuple[str | None, types.Held]:
         check(context, migration, owner)
         held = allocations.held_by(self.manager, context, migration.uuid)
         if not held:
             return self.execute(context, instance, migration, owner)
-        return moves.source_node(context, migration), held
+        node = objects.ComputeNode.get_by_host_and_nodename(
+            context, migration.source_compute, instance.node)
+        return node.uuid, held
+
+    def revert(self, context: types.Context, instance: types.Instance,
+               migration: types.Migration, result: Any,
+               flow_failures: types.Failures) -> None:
+        moves.give_back(self.manager, context, instance, migration)
 
 
 class CheckSource(base.NovaTask):
@@ -238,9 +251,8 @@ class CastLiveMigration(casts.Cast):
 
     def _ping(self, context: types.Context, host: str) -> bool:
         # Newer releases send live migrations through a queue of their own.
-        return compat.ping_compute(
-            context, host, self.ping_timeout, compat.alt_topic(
-                self.manager.compute_rpcapi, context, host))
+        return compat.ping_alt(self.manager.compute_rpcapi, context, host,
+                               self.ping_timeout)
 
 
 def _is_taken(context: types.Context, uuid: str, migration_uuid: str,
@@ -248,18 +260,11 @@ def _is_taken(context: types.Context, uuid: str, migration_uuid: str,
     """Whether there is a sign of the compute, or the server is gone."""
     if moves.current(context, uuid) is None:
         return True
-    migration = _record(context, migration_uuid)
+    migration = moves.record(context, migration_uuid)
     if migration is None or migration.status != ACCEPTED:
         return True
     return any(event.event == MIGRATE_EVENT and event.host == host
                for event in casts.events(context, uuid))
-
-
-def _record(context: types.Context, uuid: str) -> types.Migration | None:
-    try:
-        return objects.Migration.get_by_uuid(context.elevated(), uuid)
-    except exception.MigrationNotFound:
-        return None
 
 
 def check(context: types.Context, migration: types.Migration,

@@ -14,11 +14,10 @@
 
 from collections.abc import Callable
 import sys
-from typing import Any, TypeAlias
+from typing import Any
 
 from keystoneauth1 import exceptions as ks_exc
 from nova.compute import utils as compute_utils
-from nova.conductor.tasks import migrate
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
@@ -39,15 +38,13 @@ EVENTS = ('conductor_migrate_server', 'conductor_live_migrate_instance',
 _UNDER_WAY = ['accepted', 'queued', 'preparing', 'running', 'pre-migrating',
               'migrating', 'post-migrating']
 
-#: The source's resource provider, and what the server held there.
-_Held: TypeAlias = tuple[str | None, dict[str, Any] | None]
-
 
 class EventsToErrorOnRevert(base.NovaTask):
     """Does nothing, but if the move fails. The first task of a move.
 
-    Reversion strategy: close the events that a conductor opened for it. The
-    one that opened them does so too, but it may be dead.
+    Each move reverts it by closing the events that a conductor opened, with
+    the error that users see. The one that opened them closes them too, but
+    it may be dead.
     """
 
     effect = False
@@ -55,11 +52,6 @@ class EventsToErrorOnRevert(base.NovaTask):
 
     def execute(self) -> None:
         pass
-
-    def revert(self, context: types.Context, instance: types.Instance,
-               result: Any, flow_failures: types.Failures) -> None:
-        close_events(context, instance.uuid,
-                     base.cause_of(result, flow_failures))
 
 
 class FinishEvents(base.NovaTask):
@@ -106,42 +98,6 @@ def _close(context: types.Context, uuid: str, name: str) -> None:
             exception.InstanceActionEventNotFound):
         LOG.debug('Event %s is gone, with its server', name,
                   instance_uuid=uuid)
-
-
-class MoveAllocations(base.NovaTask):
-    """Give what the server holds at its source to the migration record.
-
-    Reversion strategy: give it back.
-    Recovery: take it as done if the migration record has it.
-    """
-
-    default_provides = ('source_node', 'held_allocations')
-    reversion = 'give the allocations back to the server'
-
-    def execute(self, context: types.Context, instance: types.Instance,
-                migration: types.Migration) -> _Held:
-        node, held = migrate.replace_allocation_with_migration(
-            context, instance, migration)
-        return node.uuid if node else None, held
-
-    def recover(self, context: types.Context, instance: types.Instance,
-                migration: types.Migration) -> _Held:
-        held = allocations.held_by(self.manager, context, migration.uuid)
-        if not held:
-            return self.execute(context, instance, migration)
-        return source_node(context, migration), held
-
-    def revert(self, context: types.Context, instance: types.Instance,
-               migration: types.Migration, result: Any,
-               flow_failures: types.Failures) -> None:
-        give_back(self.manager, context, instance, migration)
-
-
-def source_node(context: types.Context, migration: types.Migration) -> str:
-    """The uuid of the node that the server moves away from."""
-    instance = objects.Instance.get_by_uuid(context, migration.instance_uuid)
-    return objects.ComputeNode.get_by_host_and_nodename(
-        context, migration.source_compute, instance.node).uuid
 
 
 def give_back(manager: types.Manager, context: types.Context,
@@ -224,12 +180,9 @@ def check(context: types.Context, uuid: str, migration_uuid: str, owner: str,
         up then
     """
     instance = check_server(context, uuid, owner, task_state)
-    try:
-        migration = objects.Migration.get_by_uuid(context.elevated(),
-                                                  migration_uuid)
-    except exception.MigrationNotFound:
-        raise _outdated('migration record %s is gone',
-                        migration_uuid) from None
+    migration = record(context, migration_uuid)
+    if migration is None:
+        raise _outdated('migration record %s is gone', migration_uuid)
     if migration.instance_uuid != uuid:
         raise _outdated('migration record %s is of server %s',
                         migration_uuid, migration.instance_uuid)
@@ -275,6 +228,14 @@ def current(context: types.Context, uuid: str) -> types.Instance | None:
         return None
 
 
+def record(context: types.Context, uuid: str) -> types.Migration | None:
+    """The migration record as it is now, None if there is none."""
+    try:
+        return objects.Migration.get_by_uuid(context.elevated(), uuid)
+    except exception.MigrationNotFound:
+        return None
+
+
 def left_alone(context: types.Context,
                migration: types.Migration) -> types.Instance | None:
     """The server as it is now, if nobody has taken it over from our move.
@@ -303,11 +264,8 @@ def is_at_source(context: types.Context, migration: types.Migration) -> bool:
 
 def fail_migration(context: types.Context, uuid: str) -> None:
     """Put a migration record into its final status, if there is one."""
-    try:
-        migration = objects.Migration.get_by_uuid(context.elevated(), uuid)
-    except exception.MigrationNotFound:
-        return
-    if migration.status != 'error':
+    migration = record(context, uuid)
+    if migration is not None and migration.status != 'error':
         migration.status = 'error'
         migration.save()
 

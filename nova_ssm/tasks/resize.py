@@ -15,7 +15,6 @@
 import copy
 from typing import Any, ClassVar, TypeAlias
 
-from nova import availability_zones
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
@@ -30,6 +29,7 @@ from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import casts
 from nova_ssm.tasks import moves
+from nova_ssm.tasks import scheduling
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class ResizeEventsToErrorOnRevert(moves.EventsToErrorOnRevert):
     the error that users see.
     """
 
-    def revert(self, context: types.Context,  # type: ignore[override]
+    def revert(self, context: types.Context,
                instance: types.Instance, flavor: types.Flavor, result: Any,
                flow_failures: types.Failures) -> None:
         moves.close_events(context, instance.uuid, compat.resize_error(
@@ -135,12 +135,12 @@ def _target_host(spec: types.RequestSpec) -> bool:
 
 def nova_task(manager: types.Manager, context: types.Context,
               instance: types.Instance, flavor: types.Flavor,
-              spec: types.RequestSpec, clean_shutdown: bool = True,
+              spec: types.RequestSpec,
               host_list: list[types.Selection] | None = None
               ) -> migrate.MigrationTask:
     """Nova's own task, for the helpers that it has."""
     return manager._build_cold_migrate_task(
-        context, instance, flavor, spec, clean_shutdown, host_list)
+        context, instance, flavor, spec, True, host_list)
 
 
 class PreallocateMigration(base.NovaTask):
@@ -363,12 +363,7 @@ class CastPrepResize(casts.Cast):
         properties = copy.deepcopy(legacy_properties)
         scheduler_utils.populate_filter_properties(properties, host)
         # The compute saves it, along with what else it changes.
-        if 'availability_zone' in host:
-            instance.availability_zone = host.availability_zone
-        else:
-            instance.availability_zone = (
-                availability_zones.get_host_availability_zone(
-                    context, host.service_host))
+        instance.availability_zone = scheduling.zone_of(context, host)
         LOG.debug('Calling prep_resize with selected host: %s; Selected '
                   'node: %s; Alternates: %s', host.service_host,
                   host.nodename, alternates, instance=instance)

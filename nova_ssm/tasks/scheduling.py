@@ -15,6 +15,7 @@
 import copy
 from typing import Any, ClassVar, TypeAlias
 
+from nova import availability_zones
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -161,6 +162,15 @@ class PrepareRebuild(base.NovaTask):
         # The legacy form has no place for these.
         build_spec.requested_resources = claimed_spec.requested_resources
         return build_spec, properties
+
+
+def zone_of(context: types.Context, host: types.Selection) -> str:
+    """The availability zone of a host that the scheduler has chosen."""
+    if 'availability_zone' in host:
+        return host.availability_zone
+    # Schedulers of older releases do not tell it.
+    return availability_zones.get_host_availability_zone(
+        context, host.service_host)
 
 
 def exhausted(instance: objects.Instance) -> exception.MaxRetriesExceeded:
