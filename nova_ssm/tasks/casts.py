@@ -32,7 +32,7 @@ CONF = cfg.CONF
 
 #: The database or the message bus of the cell is away.
 UNSEEN = (db_exc.DBError, db_exc.CantStartEngineError,
-           messaging.MessagingException)
+          messaging.MessagingException)
 
 
 class Cast(base.NovaTask):
