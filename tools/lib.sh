@@ -18,7 +18,9 @@
 #   ensure_uv    installs uv into STATE/tools; sets UV
 #   ensure_venv  makes STATE/venv: Nova with the patch, what its tests need, and this project,
 #                editable; sets VENV and PYTHON
-# Both are quick when nothing has changed, and may run side by side.
+#   ensure_bench_venv  makes STATE/bench/venv: this project without Nova, the runners that it is
+#                measured beside, and matplotlib; sets VENV and PYTHON
+# All are quick when nothing has changed, and may run side by side.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STATE=${NOVA_SSM_STATE:-$ROOT/.state}
@@ -141,4 +143,25 @@ ensure_venv() {
     printf '%s\n' "$want" >"$stamp"
   fi
   exec 9>&-
+}
+
+ensure_bench_venv() {
+  ensure_uv
+  VENV=$STATE/bench/venv
+  PYTHON=$VENV/bin/python
+  export VENV PYTHON
+  local stamp=$VENV/.stamp want needs=$ROOT/nova_ssm/tests/bench/requirements.txt
+  want=$(cat "$needs" "$ROOT/requirements.txt" "$CONSTRAINTS" "$ROOT/entry_points.txt" | sha256sum)
+  [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && return 0
+  mkdir -p "$STATE/bench"
+  exec 7>"$STATE/bench/.lock"; flock 7
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+    say "preparing $VENV"
+    [ -x "$PYTHON" ] || "$UV" venv -q -p "$(find_python)" "$VENV"
+    (cd "$ROOT" && "$UV" pip install -q --compile-bytecode -p "$PYTHON" -c "$CONSTRAINTS" \
+      -r requirements.txt -r "$needs" -e .) \
+      || die "the packages of $VENV could not be installed"
+    printf '%s\n' "$want" >"$stamp"
+  fi
+  exec 7>&-
 }
