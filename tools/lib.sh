@@ -50,10 +50,25 @@ apt_install() {
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "install these first: ${missing[*]}"
   say "installing Debian packages: ${missing[*]}"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    "${missing[@]}" >/dev/null || die "apt-get could not install: ${missing[*]}"
+  # Two of us at once wait for each other; so does apt itself for others.
+  as_root env DEBIAN_FRONTEND=noninteractive flock /run/lock/nova-ssm-apt \
+    sh -c "$APT_QUIETLY" sh "${missing[@]}" || die "apt-get could not install: ${missing[*]}"
 }
+
+# Installs its arguments. Debian starts the services that it installs, unless this file says no:
+# what we need of them we start ourselves, on ports and with files of our own.
+APT_QUIETLY='
+  policy=/usr/sbin/policy-rc.d
+  [ ! -e $policy ] || mv $policy $policy.nova-ssm
+  trap "rm -f $policy; [ ! -e $policy.nova-ssm ] || mv $policy.nova-ssm $policy" EXIT
+  printf "#!/bin/sh\nexit 101\n" >$policy && chmod 755 $policy
+  apt-get -o DPkg::Lock::Timeout=300 update -qq
+  apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" >/dev/null
+'
+
+# The servers that tests start: see nova_ssm/tests/servers.
+DATABASES=(mariadb-server postgresql galera-4 rsync)
+BOARDS=(zookeeper etcd-server redis-server)
 
 # find_python: prints the first Python that is new enough.
 find_python() {

@@ -28,7 +28,7 @@ $(printf '              %s\n' "${STEPS[@]}")
 EOF
 }
 
-QUICK=(lint unit functional nova oracle demo docs)
+QUICK=(lint unit functional boards nova oracle demo docs)
 CLOUD=(cloud-up cloud crash)
 STEPS=("${QUICK[@]}" "${CLOUD[@]}")
 RESULTS=$STATE/results/test
@@ -58,6 +58,12 @@ step_lint() {
 step_unit() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/unit; }
 
 step_functional() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/functional; }
+
+# The engine on real databases and job boards.
+step_boards() {
+  apt_install "${DATABASES[@]}" "${BOARDS[@]}"
+  cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/servers
+}
 
 # Nova's own unit tests of the conductor, patched and with nothing enabled.
 step_nova() {
