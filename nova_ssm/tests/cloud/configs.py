@@ -58,15 +58,20 @@ class Writer:
             return extra[kind]
         if name is not None:
             return {'PORT': lambda n: str(where.port(n)), 'URL': where.url,
-                    'DB': where.database_url}[kind](name)
+                    'DB': where.database_url,
+                    'CONDUCTORDB': self._conductor_url}[kind](name)
         return {
             'VAR': str(where.var), 'LOG': str(where.log),
             'ETC': str(where.etc), 'VENV': str(where.venv),
             'PASSWORD': where.password,
             'TIMEOUT': str(where.rpc_timeout),
+            'DEBUG': str(where.debug).lower(),
             'TRANSPORT': (f'rabbit://openstack:{where.password}@'
                           f'{settings.HOST}:{where.port("rabbitmq")}/'),
         }[kind]
+
+    def _conductor_url(self, name: str) -> str:
+        return self._settings.database_url(name, settings.CONDUCTOR_USER)
 
     def render(self, template: str, **extra: str) -> str:
         """Return the text of a template.

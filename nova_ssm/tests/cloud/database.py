@@ -93,6 +93,7 @@ class Schema:
         :raises CloudError: if a migration fails
         """
         marker = self._settings.var / 'schema'
+        self._make_users()
         if not marker.exists() or marker.read_text() != self._stamp:
             self._make_databases()
             self._make_keys()
@@ -110,9 +111,12 @@ class Schema:
         for name in settings.DATABASES:
             self._sql(f'CREATE DATABASE IF NOT EXISTS {name} '
                       'CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci')
-        self._sql("CREATE USER IF NOT EXISTS 'openstack'@'127.0.0.1' "
-                  'IDENTIFIED BY %s', self._settings.password)
-        self._sql("GRANT ALL ON *.* TO 'openstack'@'127.0.0.1'")
+
+    def _make_users(self) -> None:
+        for user in ('openstack', settings.CONDUCTOR_USER):
+            self._sql(f"CREATE USER IF NOT EXISTS '{user}'@'{settings.HOST}' "
+                      'IDENTIFIED BY %s', self._settings.password)
+            self._sql(f"GRANT ALL ON *.* TO '{user}'@'{settings.HOST}'")
 
     def _make_keys(self) -> None:
         # What keystone-manage fernet_setup and credential_setup leave.
@@ -226,9 +230,11 @@ class Schema:
         """Write the ports of today where the databases keep addresses."""
         where = self._settings
         for cell in ('cell0', 'cell1'):
+            # A template: each service fills its own account in.
             self._sql('UPDATE nova_api.cell_mappings SET '
                       'database_connection = %s WHERE name = %s',
-                      where.database_url(f'nova_{cell}'), cell)
+                      '{scheme}://{username}:{password}@{hostname}:{port}'
+                      f'/nova_{cell}?{{query}}', cell)
         transport = configs.Writer(where).render_text('@TRANSPORT@')
         self._sql('UPDATE nova_api.cell_mappings SET transport_url = %s '
                   "WHERE name = 'cell1'", transport)

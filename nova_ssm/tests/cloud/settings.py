@@ -37,6 +37,8 @@ _OFFSETS = {
 
 CONDUCTORS = ('cond1', 'cond2')
 COMPUTES = ('cmp1', 'cmp2', 'cmp3')
+#: The database account of the conductors.
+CONDUCTOR_USER = 'conductor'
 DATABASES = ('keystone', 'placement', 'glance', 'neutron', 'nova_api',
              'nova_cell0', 'nova_cell1')
 
@@ -55,6 +57,8 @@ class Settings:
     base_port: int = 18700
     #: The password of every account; the cloud listens on loopback only.
     password: str = 'secret'
+    #: Whether the conductors log what they debug.
+    debug: bool = True
     #: For how many seconds a service waits for an answer by RPC
     #: (``NOVA_SSM_CLOUD_RPC_TIMEOUT``); Nova's default is 60.
     rpc_timeout: int = 60
@@ -127,9 +131,13 @@ class Settings:
         """Return the URL of an API."""
         return f'http://{HOST}:{self.port(name)}{path}'
 
-    def database_url(self, name: str) -> str:
-        """Return the SQLAlchemy URL of a database."""
-        return (f'mysql+pymysql://openstack:{self.password}@{HOST}:'
+    def database_url(self, name: str, user: str = 'openstack') -> str:
+        """Return the SQLAlchemy URL of a database.
+
+        :param user: its conductors have an account of their own, so that
+            their statements can be told from those of the others
+        """
+        return (f'mysql+pymysql://{user}:{self.password}@{HOST}:'
                 f'{self.port("mariadb")}/{name}?charset=utf8mb4')
 
     @property
