@@ -56,6 +56,11 @@ class List(lister.Lister):
             '--request', metavar='ID',
             help='only the flows of this request (req-...)')
         parser.add_argument(
+            '--project', metavar='ID', help='only the flows of this project')
+        parser.add_argument(
+            '--marker', metavar='UUID',
+            help='only the flows that come behind this one in the list')
+        parser.add_argument(
             '--limit', type=_positive, default=100, metavar='N',
             help='how many at the most (default: 100)')
         parser.add_argument(
@@ -68,7 +73,8 @@ class List(lister.Lister):
         found = queries.flows(
             database, unfinished=parsed_args.unfinished,
             subject=parsed_args.server, request_id=parsed_args.request,
-            limit=parsed_args.limit)
+            project_id=parsed_args.project, limit=parsed_args.limit,
+            marker=parsed_args.marker)
         columns: tuple[str, ...] = _COLUMNS
         if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
             columns = tuple(f.name for f in

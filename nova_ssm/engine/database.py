@@ -94,7 +94,9 @@ class Database:
         except Exception as exc:
             raise exception.DatabaseUnusable(
                 'the journal database %s cannot be reached: %s'
-                % (self.safe_url, _first_line(exc))) from exc
+                % (self.safe_url, first_line(exc))) from exc
+        # What a statement was given is nothing for a log.
+        engine.hide_parameters = True
         if engine.dialect.name == 'sqlite':
             _wait_for_lock(engine)
         return engine
@@ -104,6 +106,20 @@ class Database:
         """One transaction: committed at the end, rolled back if it raises."""
         with self.engine.begin() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction for who asks once and tells what is the matter.
+
+        :raises DatabaseUnusable: if the database cannot be read
+        """
+        try:
+            with self.transaction() as connection:
+                yield connection
+        except (db_exc.DBError, sa.exc.SQLAlchemyError) as exc:
+            raise exception.DatabaseUnusable(
+                'the journal database %s cannot be read: %s'
+                % (self.safe_url, first_line(exc))) from exc
 
     def write(self, work: Callable[[sa.Connection], T],
               give_up: Callable[[], bool] = lambda: False) -> T:
@@ -125,10 +141,12 @@ class Database:
 
     def _say_waiting(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None
+        exc = state.outcome.exception()
+        assert exc is not None
         if state.attempt_number in (1, 5) or not state.attempt_number % 30:
             LOG.warning('The journal database %s does not take our write '
                         '(%s); trying again until it does.',
-                        self.safe_url, state.outcome.exception())
+                        self.safe_url, first_line(exc))
 
     def close(self) -> None:
         if self._engine is not None and self._pid == os.getpid():
@@ -165,7 +183,7 @@ class Database:
         except Exception as exc:
             raise exception.DatabaseUnusable(
                 'the journal database %s cannot be used: %s'
-                % (self.safe_url, _first_line(exc))) from exc
+                % (self.safe_url, first_line(exc))) from exc
 
 
 def _wait_for_lock(engine: sa.Engine) -> None:
@@ -190,7 +208,8 @@ def _without_password(url: str) -> str:
             'to e.g. mysql+pymysql://user:password@host/nova') from None
 
 
-def _first_line(exc: Exception) -> str:
+def first_line(exc: BaseException) -> str:
+    """What a database says, in one line."""
     # SQLAlchemy adds links and statements in further lines.
     return str(exc).partition('\n')[0]
 
@@ -228,4 +247,4 @@ def upgrade(url: str, revision: str = 'head') -> None:
             ImportError) as exc:
         raise exception.DatabaseUnusable(
             'the journal database %s cannot be upgraded: %s'
-            % (_without_password(url), _first_line(exc))) from exc
+            % (_without_password(url), first_line(exc))) from exc

@@ -31,6 +31,7 @@ from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
 from nova_ssm.engine import journal
+from nova_ssm.engine import orphans
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -80,19 +81,29 @@ class SQLJobBoard(base.JobBoard):
         super().__init__(name, conf)
         self._db: database.Database = conf['database']
         self._serializer: serialization.Serializer = conf['serializer']
+        self._looks = orphans.Looks(self._db)
         self._connected = False
 
     # -- looking ----------------------------------------------------------
 
     def iterjobs(self, only_unclaimed: bool = False,
                  ensure_fresh: bool = False) -> Iterator[SQLJob]:
-        query = sa.select(schema.flows).where(_FLOWS.finished_at.is_(None))
         if only_unclaimed:
-            query = query.where(_is_free())
+            return (SQLJob(self, row) for row in orphans.every(self._db))
+        query = sa.select(schema.flows).where(_FLOWS.finished_at.is_(None))
         with self._db.transaction() as connection:
-            rows = connection.execute(
-                query.order_by(_FLOWS.created_at)).all()
+            rows = connection.execute(query.order_by(
+                schema.alike(_FLOWS.finished_at), _FLOWS.created_at,
+                _FLOWS.uuid)).all()
         return iter([SQLJob(self, row) for row in rows])
+
+    def free_jobs(self, who: str) -> Iterator[SQLJob]:
+        """Flows that nobody runs, in the order in which ``who`` tries them.
+
+        Not all of them at once: the next call goes on where this one was
+        left.
+        """
+        return (SQLJob(self, row) for row in self._looks.look(who))
 
     @property
     def job_count(self) -> int:
@@ -114,9 +125,9 @@ class SQLJobBoard(base.JobBoard):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            jobs = list(self.iterjobs(only_unclaimed=True))
-            if jobs:
-                return iter(jobs)
+            jobs = self.iterjobs(only_unclaimed=True)
+            if (first := next(jobs, None)) is not None:
+                return itertools.chain([first], jobs)
             if deadline is not None and time.monotonic() >= deadline:
                 raise taskflow_exc.NotFound('no job came within %s seconds'
                                             % timeout)

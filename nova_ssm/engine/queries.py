@@ -93,28 +93,60 @@ _F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
 
 def flows(db: database.Database, unfinished: bool = False,
           subject: str | None = None, request_id: str | None = None,
-          limit: int = 100) -> list[FlowInfo]:
+          project_id: str | None = None, limit: int = 100,
+          marker: str | None = None) -> list[FlowInfo]:
     """The newest flows first.
 
     :param unfinished: only those that are not over
     :param subject: only those that work on it, e.g. the uuid of a server
     :param limit: how many at the most
+    :param marker: the uuid of a flow: only those that come behind it
+    :raises FlowNotFound: if the marker is not there
+    :raises DatabaseUnusable: if the database cannot be read
     """
-    query = _query().order_by(_F.created_at.desc()).limit(limit)
-    if unfinished:
-        query = query.where(_F.finished_at.is_(None))
-    if subject:
-        query = query.where(_F.subject == subject)
-    if request_id:
-        query = query.where(_F.request_id == request_id)
-    with db.transaction() as connection:
+    conditions = [column == value for column, value in (
+        (_F.subject, subject), (_F.request_id, request_id),
+        (_F.project_id, project_id)) if value]
+    with db.reading() as connection:
+        if marker:
+            conditions.append(_behind(connection, marker))
+        query = _query(_newest(conditions, unfinished, limit))
         return [_info(row) for row in connection.execute(query)]
 
 
+def _newest(conditions: list[Any], unfinished: bool, limit: int) -> sa.Select:
+    """The uuids of flows, by one index alone if it can be."""
+    order: list[Any] = [_F.created_at.desc(), _F.uuid.desc()]
+    query = sa.select(_F.uuid)
+    if unfinished:
+        query = query.where(_F.finished_at.is_(None))
+        order.insert(0, schema.alike(_F.finished_at).desc())
+        # Of a project, too, less is unfinished than finished.
+        for dialect in ('mysql', 'mariadb'):
+            query = query.with_hint(
+                schema.flows, 'USE INDEX (ssm_flows_finished_idx, '
+                'ssm_flows_subject_idx, ssm_flows_request_idx)', dialect)
+    return query.where(*conditions).order_by(*order).limit(limit)
+
+
+def _behind(connection: sa.Connection, marker: str) -> Any:
+    row = connection.execute(sa.select(_F.created_at, _F.uuid).where(
+        _F.uuid == marker)).first()
+    if row is None:
+        raise exception.FlowNotFound('there is no flow %s' % marker)
+    return sa.and_(_F.created_at <= row.created_at, sa.or_(
+        _F.created_at < row.created_at, _F.uuid < row.uuid))
+
+
 def flow(db: database.Database, uuid: str) -> FlowInfo:
-    """:raises FlowNotFound: if there is no such flow"""
-    with db.transaction() as connection:
-        row = connection.execute(_query().where(_F.uuid == uuid)).first()
+    """The flow with that uuid.
+
+    :raises FlowNotFound: if there is no such flow
+    :raises DatabaseUnusable: if the database cannot be read
+    """
+    with db.reading() as connection:
+        row = connection.execute(_query(sa.select(_F.uuid).where(
+            _F.uuid == uuid))).first()
     if row is None:
         raise exception.FlowNotFound('there is no flow %s' % uuid)
     return _info(row)
@@ -136,7 +168,7 @@ def subjects_finished(db: database.Database, names: Sequence[str],
 
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:
     """The journal of a flow, in the order in which it was written."""
-    with db.transaction() as connection:
+    with db.reading() as connection:
         rows = connection.execute(sa.select(
             _J.seq, _J.kind, _J.atom, _J.state, _J.writer,
             _J.created_at).where(_J.flow_uuid == uuid).order_by(_J.seq)).all()
@@ -148,7 +180,7 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
 
     What only reads is known with the next row. Results are not looked at.
     """
-    with db.transaction() as connection:
+    with db.reading() as connection:
         rows = connection.execute(sa.select(
             _J.seq, _J.atom, _J.state, _J.payload).where(
                 _J.flow_uuid == uuid, _J.kind == states.ATOM).order_by(
@@ -175,19 +207,28 @@ def _atom(record: dict[str, Any]) -> AtomInfo:
     return AtomInfo(record['state'], 'failure' in record, tries)
 
 
-def _query() -> sa.Select:
+def _query(chosen: sa.Select) -> sa.Select:
+    """What is shown of some flows, the newest first.
+
+    Also of one without a journal, which something else than we has damaged.
+    """
+    flow_uuids = chosen.subquery('chosen')
     # The last row is found by the primary key, for each flow shown.
     inner = schema.journal.alias('inner')
-    last = sa.select(sa.func.max(inner.c.seq)).where(
+    last = sa.select(inner.c.seq).where(
         inner.c.flow_uuid == _F.uuid,
         inner.c.kind.in_((states.START, states.ATOM))
-    ).correlate(schema.flows).scalar_subquery()
+    ).order_by(inner.c.seq.desc()).limit(1).correlate(
+        schema.flows).scalar_subquery()
     alive = sa.exists().where(_W.id == _F.owner, _W.expires_at > schema.now())
     return sa.select(
         schema.flows, alive.label('owner_alive'), _J.atom,
         _J.state.label('atom_state'),
         _J.created_at.label('since')).select_from(schema.flows).join(
-            schema.journal, sa.and_(_J.flow_uuid == _F.uuid, _J.seq == last))
+            flow_uuids, flow_uuids.c.uuid == _F.uuid).outerjoin(
+                schema.journal, sa.and_(
+                    _J.flow_uuid == _F.uuid, _J.seq == last)).order_by(
+                        _F.created_at.desc(), _F.uuid.desc())
 
 
 def _info(row: Any) -> FlowInfo:
@@ -197,6 +238,7 @@ def _info(row: Any) -> FlowInfo:
         project_id=row.project_id, user_id=row.user_id,
         request_id=row.request_id, owner=row.owner,
         owner_alive=bool(row.owner_alive), claims=row.generation,
-        task=row.atom, task_state=row.atom_state, since=row.since,
+        task=row.atom, task_state=row.atom_state,
+        since=row.created_at if row.since is None else row.since,
         created_at=row.created_at, finished_at=row.finished_at,
         failure=row.failure)

@@ -96,7 +96,7 @@ class Recovery:
 
     def _take_free(self) -> int:
         taken = 0
-        for job in self._runner.board.iterjobs(only_unclaimed=True):
+        for job in self._runner.board.free_jobs(self._runner.worker.id):
             if self._stop.is_set():
                 break
             if self._can_run(job) and self._due(job.uuid):

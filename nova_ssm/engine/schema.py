@@ -27,6 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext import compiler
 from sqlalchemy.sql import expression
+from sqlalchemy.sql import visitors
 
 metadata = sa.MetaData()
 
@@ -56,11 +57,19 @@ flows = sa.Table(
     sa.Column('updated_at', Time, nullable=False),
     sa.Column('finished_at', Time, nullable=True),
     sa.Column('failure', sa.Text, nullable=True),
-    # What cannot go on here finds its way to the top by finished_at IS NULL.
-    sa.Index('ssm_flows_finished_owner_idx', 'finished_at', 'owner'),
+    # Every look walks one of these and reads of the table only what it
+    # shows: the flows that are over may be a million.
+    #
+    # Who runs it: a living owner is skipped as a whole.
+    sa.Index('ssm_flows_owner_idx', 'owner', 'finished_at', 'created_at',
+             'uuid'),
+    # What is not over (finished_at IS NULL), and what is old.
+    sa.Index('ssm_flows_finished_idx', 'finished_at', 'created_at', 'uuid'),
+    sa.Index('ssm_flows_created_idx', 'created_at', 'uuid'),
+    sa.Index('ssm_flows_project_idx', 'project_id', 'created_at', 'uuid'),
+    sa.Index('ssm_flows_subject_idx', 'subject', 'created_at', 'uuid'),
+    sa.Index('ssm_flows_request_idx', 'request_id', 'created_at', 'uuid'),
     sa.Index('ssm_flows_parent_idx', 'parent_uuid'),
-    sa.Index('ssm_flows_subject_idx', 'subject'),
-    sa.Index('ssm_flows_request_idx', 'request_id'),
     mysql_engine='InnoDB', mysql_charset='utf8mb4',
 )
 
@@ -93,7 +102,12 @@ workers = sa.Table(
 
 
 class now(expression.ColumnElement):
-    """Seconds since the epoch, fractional, on the clock of the database."""
+    """Seconds since the epoch, fractional, on the clock of the database.
+
+    The time at which the statement began: of one that may be another one for
+    each row no database looks anything up in an index. Who waits within the
+    statement, for a lock, has asked before.
+    """
 
     type = sa.Float(53)
     inherit_cache = True
@@ -107,12 +121,43 @@ def _now_sqlite(element: now, compiler_: Any, **kw: Any) -> str:
 @compiler.compiles(now, 'mysql')
 @compiler.compiles(now, 'mariadb')
 def _now_mysql(element: now, compiler_: Any, **kw: Any) -> str:
-    # + 0e0 makes a DOUBLE of the DECIMAL, which has no place for arithmetics
+    # Of UTC: the local time of the server is set back by an hour once a year.
+    # / 1e6 makes a DOUBLE, unlike a DECIMAL one with place for arithmetics
     # with bound parameters.
-    return '(UNIX_TIMESTAMP(SYSDATE(6)) + 0e0)'
+    return ("(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+            " / 1e6)")
 
 
 @compiler.compiles(now, 'postgresql')
 def _now_postgresql(element: now, compiler_: Any, **kw: Any) -> str:
     # Not now(): that is when the transaction began.
-    return 'EXTRACT(EPOCH FROM clock_timestamp())::double precision'
+    return 'EXTRACT(EPOCH FROM statement_timestamp())::double precision'
+
+
+class alike(expression.ColumnElement):
+    """To order by: a column by which the rows that are found are all alike.
+
+    PostgreSQL wants it named where it stands in the index whose order is
+    asked for, or it may walk another index all along; MariaDB does not see
+    that it is constant, and would sort.
+    """
+
+    type = sa.Integer()
+    inherit_cache = True
+
+    def __init__(self, column: Any) -> None:
+        self.column = column
+        self.table = None
+
+    _traverse_internals: Any = [
+        ('column', visitors.InternalTraversal.dp_clauseelement)]
+
+
+@compiler.compiles(alike)
+def _alike(element: alike, compiler_: Any, **kw: Any) -> str:
+    return 'NULL'
+
+
+@compiler.compiles(alike, 'postgresql')
+def _alike_postgresql(element: alike, compiler_: Any, **kw: Any) -> str:
+    return compiler_.process(element.column, **kw)

@@ -96,15 +96,15 @@ def test_it_looks_again_and_again_in_a_thread_of_its_own(recover, url):
 
 def test_it_looks_on_after_a_look_that_failed(recover, url, caplog):
     one = recover()
-    original = one.process.board.iterjobs
+    original = one.process.board.free_jobs
     failing = [db_exc.DBConnectionError()] * 2
 
-    def iterjobs(**kwargs):
+    def free_jobs(who):
         if failing:
             raise failing.pop()
-        return original(**kwargs)
+        return original(who)
 
-    one.process.board.iterjobs = iterjobs
+    one.process.board.free_jobs = free_jobs
     one.start()
     post(one.process, 'a')
     wait_for(url, 'a')

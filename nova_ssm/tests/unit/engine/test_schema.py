@@ -12,6 +12,7 @@
 
 """The clock of the database."""
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects import postgresql
@@ -49,5 +50,23 @@ def test_each_database_is_asked_in_its_own_words():
         return str(sa.select(schema.now()).compile(dialect=dialect))
 
     assert 'julianday' in words(sqlite.dialect())
-    assert 'SYSDATE(6)' in words(mysql.dialect())
-    assert 'clock_timestamp()' in words(postgresql.dialect())
+    assert 'UTC_TIMESTAMP(6)' in words(mysql.dialect())
+    assert 'statement_timestamp()' in words(postgresql.dialect())
+
+
+@pytest.mark.parametrize('dialect, order', (
+    (sqlite.dialect(), 'NULL DESC, ssm_flows.uuid'),
+    (mysql.dialect(), 'NULL DESC, ssm_flows.uuid'),
+    (postgresql.dialect(), 'ssm_flows.owner DESC, ssm_flows.uuid')))
+def test_what_is_all_alike_is_ordered_by_where_that_helps(dialect, order):
+    c = schema.flows.c
+    query = sa.select(c.uuid).order_by(schema.alike(c.owner).desc(), c.uuid)
+    assert str(query.compile(dialect=dialect)).endswith('ORDER BY ' + order)
+
+
+def test_two_columns_that_are_alike_are_not_taken_for_the_same():
+    """SQLAlchemy keeps what it has compiled."""
+    c = schema.flows.c
+    one, two = (sa.select(c.uuid).order_by(schema.alike(column))
+                for column in (c.owner, c.finished_at))
+    assert one._generate_cache_key() != two._generate_cache_key()
