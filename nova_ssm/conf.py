@@ -54,6 +54,19 @@ ssm_opts = [
         'recovery_concurrency', default=32, min=1,
         help='How many flows of dead workers one worker goes on with side '
              'by side.'),
+    cfg.IntOpt(
+        'keep_finished', default=7 * 86400, min=0,
+        help='Seconds for which a flow that is over is kept, for ``nova-ssm '
+             'flow list`` to show; 0 for ever. Then the conductors remove '
+             'it, a hundred flows at a time. They look back for some minutes '
+             'at what has ended (three times ``[DEFAULT] '
+             'rpc_response_timeout`` and half a minute): they do not start '
+             'with less.'),
+    cfg.IntOpt(
+        'keep_failed', default=90 * 86400, min=0,
+        help='Seconds for which a flow is kept that ended in FAILURE: '
+             'something could not be undone, which is a case for people. 0 '
+             'for ever.'),
 ]
 
 

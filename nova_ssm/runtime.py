@@ -19,12 +19,14 @@ from oslo_config import cfg
 
 from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import database
+from nova_ssm.engine import purge
 from nova_ssm.engine import recovery
 from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm import exception
 from nova_ssm import objects
+from nova_ssm import retention
 
 
 def open_vault(conf: cfg.ConfigOpts) -> serialization.Vault:
@@ -53,15 +55,17 @@ class Runtime:
         self.host = host
         db = database.Database(ssm_conf.journal_url(conf) or '')
         db.check()
+        self._ages = retention.ages(conf)
         self.runner = runner.Runner(
             db, objects.serializer(open_vault(conf)), registry.Registry(),
             host, lease=conf.ssm.lease)
         self._recovery: recovery.Recovery | None = None
+        self._purger: purge.Purger | None = None
         self._lock = threading.Lock()
 
     def start(self,
               on_death: Callable[[str], None] | None = None) -> None:
-        """Look for flows of dead conductors from now on.
+        """Look for flows of dead conductors, and for old ones, from now on.
 
         :param on_death: told the id of each worker that is found dead
         """
@@ -73,6 +77,10 @@ class Runtime:
                     concurrency=self._conf.ssm.recovery_concurrency,
                     on_death=on_death)
                 self._recovery.start()
+                self._purger = purge.Purger(
+                    self.runner.db, lambda: self.runner.worker.id,
+                    self._ages)
+                self._purger.start()
 
     def stop(self) -> None:
         """Look no more, and give the lease back."""
@@ -80,4 +88,7 @@ class Runtime:
             if self._recovery is not None:
                 self._recovery.stop()
                 self._recovery = None
+            if self._purger is not None:
+                self._purger.stop()
+                self._purger = None
             self.runner.close()

@@ -64,6 +64,24 @@ def test_starts_once_and_stops(conf):
     made.stop()
 
 
+def test_old_flows_are_removed_as_long_as_it_runs(conf):
+    conf.set_override('keep_failed', 0, 'ssm')
+    made = runtime.Runtime(conf, 'conductor')
+    made.start()
+    purger = made._purger
+    assert (purger._ages.finished, purger._ages.failed) == (7 * 86400, None)
+    assert purger._worker_id() == made.runner.worker.id
+    assert purger._thread.is_alive()
+    made.stop()
+    assert not purger._thread.is_alive()
+
+
+def test_does_not_start_if_flows_would_be_missed(conf):
+    conf.set_override('keep_finished', 100, 'ssm')
+    with pytest.raises(exception.ConfigurationError, match='keep_finished'):
+        runtime.Runtime(conf, 'conductor')
+
+
 def test_hands_on_the_options(conf):
     conf.set_override('lease', 42, 'ssm')
     conf.set_override('recovery_interval', 7, 'ssm')

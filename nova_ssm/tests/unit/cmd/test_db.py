@@ -12,11 +12,14 @@
 
 """``nova-ssm db``: the tables of the journal."""
 
+import collections
 import json
 
 import pytest
 
 from nova_ssm.engine import database
+from nova_ssm.engine import queries
+from nova_ssm.tests.bench import filling
 from nova_ssm.tests.unit import cmd
 
 
@@ -67,3 +70,71 @@ def test_the_database_of_nova_is_the_default(nova_ssm, tmp_path, url):
     (tmp_path / 'nova.conf').write_text('[database]\nconnection = %s\n' % url)
     assert nova_ssm('db', 'sync', conf=tmp_path / 'nova.conf')[0] == 0
     database.Database(url).check()
+
+
+# -- purge -------------------------------------------------------------------
+
+@pytest.fixture
+def filled(nova_ssm, url):
+    """Finished flows, up to six days old, one of them in FAILURE."""
+    database.upgrade(url)
+    db = database.Database(url)
+    filler = filling.Filler(db)
+    filler.finished(60)
+    filler.unfinished(5, [None])
+    yield lambda: collections.Counter(
+        info.state for info in queries.flows(db, limit=1000))
+    db.close()
+
+
+def test_purge_keeps_what_nova_conf_says(nova_ssm, filled):
+    before = filled()
+    assert nova_ssm('db', 'purge') == (0, 'Removed 0 flows.\n', '')
+    assert filled() == before
+
+
+def test_purge_removes_what_is_older(nova_ssm, filled):
+    assert filled() == {'SUCCESS': 59, 'FAILURE': 1, 'RUNNING': 5}
+    code, out, err = nova_ssm('db', 'purge', '--older-than', '3')
+    assert (code, err) == (0, '')
+    removed = int(out.split()[1])
+    assert 25 <= removed <= 35
+    assert filled() == {'SUCCESS': 59 - removed, 'FAILURE': 1, 'RUNNING': 5}
+
+
+def test_purge_can_take_the_failed_ones_along(nova_ssm, filled):
+    code, _out, _err = nova_ssm('db', 'purge', '--older-than', '0.01',
+                                '--failed', '--batch', '7')
+    assert code == 0
+    assert filled() == {'RUNNING': 5}
+
+
+def test_a_dry_run_removes_nothing(nova_ssm, filled):
+    before = filled()
+    code, out, _err = nova_ssm('db', 'purge', '--older-than', '0.01',
+                               '--failed', '--dry-run')
+    assert (code, out) == (
+        0, 'Would remove 60 flows (1 FAILURE, 59 SUCCESS).\n')
+    assert filled() == before
+
+
+def test_purge_does_not_take_what_conductors_look_back_at(nova_ssm, filled):
+    before = filled()
+    cmd.assert_one_line(
+        nova_ssm('db', 'purge', '--older-than', '0.001'),
+        '--older-than is too short (86 seconds)',
+        'look back for 210 seconds', 'rpc_response_timeout')
+    assert filled() == before
+
+
+@pytest.mark.parametrize('args', (
+    ('--older-than', 'soon'), ('--older-than', '-1'),
+    ('--older-than', 'nan'), ('--batch', '0'), ('--batch', '1001')))
+def test_purge_takes_only_sensible_numbers(nova_ssm, args, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        nova_ssm('db', 'purge', *args)
+    assert 'must be a number' in capsys.readouterr().err
+
+
+def test_purge_needs_the_tables(nova_ssm):
+    cmd.assert_one_line(nova_ssm('db', 'purge'), 'run "nova-ssm db sync"')
