@@ -80,3 +80,7 @@ class JournalBroken(BaseException):
     finished because its journal cannot be written. It ends the run where it
     stands; whoever can write the journal goes on.
     """
+
+
+class BoardUnusable(EngineError):
+    """The job board cannot be used as it is configured, or is away."""

@@ -18,7 +18,7 @@ whoever wrote before. A flow is free when its owner is nobody, or a worker
 whose lease has expired on the database's clock.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import itertools
 import time
 from typing import Any
@@ -29,6 +29,7 @@ from taskflow import exceptions as taskflow_exc
 from taskflow.jobs import base
 from taskflow import states as taskflow_states
 
+from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import journal
 from nova_ssm.engine import orphans
@@ -37,17 +38,26 @@ from nova_ssm.engine import serialization
 from nova_ssm.engine import states
 
 _FLOWS = schema.flows.c
+#: How many flows are looked up in one statement.
+_AT_ONCE = 500
 
 
 class SQLJob(base.Job):
-    """A flow on the board, as it was when it was looked up."""
+    """A flow on the board, as it was when it was looked up.
 
-    def __init__(self, board: 'SQLJobBoard', row: Any) -> None:
+    :ivar live: whether its owner had a lease then
+    :ivar posted: its job on another board, if it is on one
+    """
+
+    def __init__(self, board: 'SQLJobBoard', row: Any,
+                 live: bool = False) -> None:
         super().__init__(board, row.name, uuid=row.uuid,
                          details={'flow_uuid': row.uuid,
                                   'version': row.version,
                                   'subject': row.subject})
         self.row = row
+        self.live = live
+        self.posted: base.Job | None = None
 
     @property
     def last_modified(self) -> float:
@@ -70,7 +80,7 @@ class SQLJob(base.Job):
         return base.JobPriority.convert(self.row.priority)
 
 
-class SQLJobBoard(base.JobBoard):
+class SQLJobBoard(base.JobBoard, boards.Board):
     """TaskFlow's job board on the journal's own tables.
 
     :param conf: ``database`` (a :class:`~nova_ssm.engine.database.Database`)
@@ -104,6 +114,18 @@ class SQLJobBoard(base.JobBoard):
         left.
         """
         return (SQLJob(self, row) for row in self._looks.look(who))
+
+    def look_up(self, uuids: Sequence[str]) -> dict[str, SQLJob]:
+        """Those of these flows that there are, over or not, by uuid."""
+        found = {}
+        for start in range(0, len(uuids), _AT_ONCE):
+            query = sa.select(
+                schema.flows, (~_is_free()).label('live')).where(
+                    _FLOWS.uuid.in_(uuids[start:start + _AT_ONCE]))
+            with self._db.transaction() as connection:
+                for row in connection.execute(query):
+                    found[row.uuid] = SQLJob(self, row, bool(row.live))
+        return found
 
     @property
     def job_count(self) -> int:
@@ -182,9 +204,11 @@ class SQLJobBoard(base.JobBoard):
             raise taskflow_exc.NotFound('there is no flow %s' % uuid)
         return SQLJob(self, row)
 
-    def claim(self, job: base.Job, who: str) -> int:
+    def claim(self, job: base.Job, who: str, seize: bool = False) -> int:
         """Take a free flow.
 
+        :param seize: take it from its owner, who has lost it on the board
+            that decides; not from one that nobody has looked at since
         :returns: the sequence number of the next journal row
         :raises taskflow.exceptions.UnclaimableJob: if it is not free (any
             more), or over
@@ -194,7 +218,7 @@ class SQLJobBoard(base.JobBoard):
 
         def work(connection: sa.Connection) -> int:
             again = next(tries)
-            if self._swap_owner(connection, job, who):
+            if self._swap_owner(connection, job, who, seize):
                 seq = _next_seq(connection, job.uuid)
                 journal.insert_row(connection, job.uuid, seq, states.CLAIM,
                                    None, None, who, None)
@@ -213,14 +237,15 @@ class SQLJobBoard(base.JobBoard):
 
     @staticmethod
     def _swap_owner(connection: sa.Connection, job: SQLJob,
-                    who: str) -> bool:
+                    who: str, seize: bool) -> bool:
         # Never from oneself, when one's lease has run out: another thread
         # of this process is at it.
         return connection.execute(schema.flows.update().where(
             _FLOWS.uuid == job.uuid,
             _FLOWS.generation == job.row.generation,
             sa.or_(_FLOWS.owner.is_(None), _FLOWS.owner != who),
-            _FLOWS.finished_at.is_(None), _is_free()).values(
+            _FLOWS.finished_at.is_(None),
+            sa.true() if seize else _is_free()).values(
                 owner=who, generation=job.row.generation + 1,
                 state=states.RUNNING, updated_at=schema.now())).rowcount == 1
 

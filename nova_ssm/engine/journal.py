@@ -39,6 +39,7 @@ from taskflow import retry as taskflow_retry
 from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 
+from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import records
@@ -91,6 +92,7 @@ class FlowLog:
     """Writes the journal of one flow for its owner.
 
     :param worker: the owning worker
+    :param board: the board on which it has claimed the flow
     :param after_commit: told of each row once it is committed
     :param next_seq: where the journal of the flow goes on
     :param version_of: the version of a flow that is posted now, by its name
@@ -101,6 +103,7 @@ class FlowLog:
     def __init__(self, db: database.Database,
                  serializer: serialization.Serializer,
                  flow_uuid: str, worker: worker_module.Worker,
+                 board: boards.Board,
                  after_commit: AfterCommit | None = None,
                  next_seq: int = 0,
                  version_of: Callable[[str], str] = lambda name: '1.0'
@@ -120,6 +123,7 @@ class FlowLog:
         self.children: list[FlowRequest] = []
         self.worker = worker
         self.lapses: int | None = None
+        self._board = board
         self._db = db
         self._serializer = serializer
         self._after_commit = after_commit
@@ -153,8 +157,10 @@ class FlowLog:
             raise exception.FlowSuspended(
                 'flow %s is suspended: worker %s is being stopped'
                 % (self.uuid, self.writer))
-        if self.worker.valid and self.worker.lapses == self.lapses:
+        if (self.worker.valid and self.worker.lapses == self.lapses and
+                self._board.holds(self.uuid)):
             return
+        self._keep_claim()
         if not self.worker.valid:
             self._wait(self.worker.renew)
         lapses = self.worker.lapses
@@ -166,6 +172,18 @@ class FlowLog:
                 'flow %s was taken over while worker %s was silent for longer '
                 'than its lease' % (self.uuid, self.writer))
         self.lapses = lapses
+
+    def _keep_claim(self) -> None:
+        while not self._board.holds(self.uuid):
+            try:
+                if not self._board.keep(self.uuid, self.writer):
+                    raise exception.FlowLost(
+                        'flow %s was claimed by another worker' % self.uuid)
+            except exception.BoardUnusable:
+                if self.worker.suspended.wait(0.5):
+                    raise exception.FlowSuspended(
+                        'flow %s is suspended: worker %s is being stopped'
+                        % (self.uuid, self.writer)) from None
 
     def _note_running(self, detail: models.AtomDetail) -> None:
         # A retry goes from SUCCESS to SUCCESS: what comes now is new.

@@ -114,6 +114,8 @@ class Recovery:
             # Told first: who dies in between lets another one tell.
             if self._on_death is not None:
                 self._on_death(one)
+            if one in gone:
+                self._runner.board.evict(one)
             worker.bury(db, one, gone=one in gone)
 
     def _due(self, uuid: str) -> bool:

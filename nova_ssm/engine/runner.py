@@ -25,6 +25,7 @@ from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
 from nova_ssm.engine import backend
+from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import engine as engine_module
 from nova_ssm.engine import exception
@@ -78,17 +79,18 @@ class Runner:
     :param host: the service's host name
     :param lease: of this process, in seconds
     :param renew: False leaves renewing the lease to the caller
+    :param board: makes the job board; by default ``sql``
     """
 
     def __init__(self, db: database.Database,
                  serializer: serialization.Serializer,
                  registry: registry_module.Registry, host: str,
-                 lease: float = 10, renew: bool = True) -> None:
+                 lease: float = 10, renew: bool = True,
+                 board: boards.Factory | None = None) -> None:
         self.db = db
         self.registry = registry
         self.after_commit: journal.AfterCommit | None = None
-        self.board = jobboard.SQLJobBoard(
-            'nova_ssm', {'database': db, 'serializer': serializer})
+        self.board: boards.Board = (board or sql_board)(db, serializer)
         self._serializer = serializer
         self._host = host
         self._lease = lease
@@ -108,6 +110,7 @@ class Runner:
                     worker = worker_module.Worker(
                         self.db, self._host, self._lease)
                     worker.start(renew=self._renew)
+                    self.board.attach(worker, self._renew)
                     self._worker = worker
         return self._worker
 
@@ -127,6 +130,7 @@ class Runner:
                 idle = self._idle.wait_for(
                     lambda: not self._running,
                     self._lease if patience is None else patience)
+            self.board.detach(idle)
             worker.stop(idle)
             self._worker = None
         self.db.close()
@@ -152,6 +156,8 @@ class Runner:
     def _run_started(self, request: journal.FlowRequest,
                      worker: worker_module.Worker,
                      lapses: int | None) -> Outcome:
+        if not self.board.holds(request.uuid):
+            self.board.adopt(request.uuid, worker.id)
         log = self._log_of(worker, request.uuid, 1)
         log.lapses = lapses
         detail = journal.new_detail(
@@ -192,7 +198,7 @@ class Runner:
     def _log_of(self, worker: worker_module.Worker, uuid: str,
                 next_seq: int) -> journal.FlowLog:
         return journal.FlowLog(
-            self.db, self._serializer, uuid, worker,
+            self.db, self._serializer, uuid, worker, self.board,
             after_commit=self.after_commit, next_seq=next_seq,
             version_of=lambda name: self.registry.get(name).version)
 
@@ -240,6 +246,7 @@ class Runner:
             outcome = Outcome(log.uuid, LOST)
         except exception.FlowLost as lost:
             LOG.warning('%s; leaving it to its new owner', lost)
+            self.release(log.uuid, log.writer)
             outcome = Outcome(log.uuid, LOST)
         # They are ours, whatever has become of their parent.
         for child in log.children:
@@ -265,6 +272,7 @@ class Runner:
             if state == states.SUCCESS:
                 results = engine.storage.fetch_all()
         log.end(state)
+        self.board.finish(log.uuid, log.writer)
         outcome = Outcome(log.uuid, state, results=results)
         if log.failed:
             outcome.failed_task, outcome.failure = log.failed
@@ -281,6 +289,13 @@ class Runner:
         engine.prepare()
         engine.validate()
         return engine
+
+
+def sql_board(db: database.Database,
+              serializer: serialization.Serializer) -> boards.Board:
+    """The board that needs no other service: the database's own."""
+    return jobboard.SQLJobBoard(
+        'nova_ssm', {'database': db, 'serializer': serializer})
 
 
 def _run_engine(engine: engine_module.Engine, log: journal.FlowLog) -> str:

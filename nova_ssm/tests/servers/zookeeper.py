@@ -25,6 +25,8 @@ clientPort=%(port)d
 clientPortAddress=%(host)s
 # The unit of its sessions' timeouts, in milliseconds.
 tickTime=200
+minSessionTimeout=200
+maxSessionTimeout=60000
 admin.enableServer=false
 maxClientCnxns=0
 4lw.commands.whitelist=ruok

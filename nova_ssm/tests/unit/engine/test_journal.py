@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
+from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
@@ -139,7 +140,7 @@ class Given:
     def another(self, worker_=None, next_seq=1):
         return journal.FlowLog(
             self.db, self.serializer, self.request.uuid,
-            worker_ or self.worker, next_seq=next_seq)
+            worker_ or self.worker, boards.Board(), next_seq=next_seq)
 
     def note(self, name, state, **values):
         detail = self.details[name]
