@@ -20,7 +20,9 @@ Beside TaskFlow's own
 * a retry that breaks while it decides gives up.
 """
 
+import collections
 import functools
+import threading
 from typing import Any
 
 from oslo_log import log as logging
@@ -36,11 +38,55 @@ from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 from taskflow.utils import misc
 
+from nova_ssm.engine import registry
+
 LOG = logging.getLogger(__name__)
+
+
+class _Lock:
+    """TaskFlow's lock of a storage, for one thread: cheap to take.
+
+    A flow is run by one thread. What its tasks report from threads of their
+    own is kept apart by a lock for all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def read_lock(self) -> Any:
+        return self._lock
+
+    write_lock = read_lock
 
 
 class Storage(taskflow_storage.Storage):
     """What TaskFlow knows of the atoms of a flow."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = _Lock()
+
+    def _save_atom_detail(self, conn: base.Connection,
+                          original_atom_detail: models.AtomDetail,
+                          atom_detail: models.AtomDetail
+                          ) -> models.AtomDetail:
+        # TaskFlow would try three times: the journal does that by itself.
+        original_atom_detail.update(conn.update_atom_details(atom_detail))
+        return original_atom_detail
+
+    def given(self) -> frozenset[str]:
+        """The names of what the flow was given."""
+        detail, _clone = self._atomdetail_by_name(self.injector_name)
+        return frozenset(detail.results)
+
+    def set_task_progress(self, task_name: str, progress: float,
+                          details: Any = None) -> None:
+        """Note how far a task is; nothing of that is journaled."""
+        detail, _clone = self._atomdetail_by_name(task_name)
+        detail.meta[taskflow_storage.META_PROGRESS] = progress
+        if details is not None:
+            detail.meta[taskflow_storage.META_PROGRESS_DETAILS] = {
+                'at_progress': progress, 'details': details}
 
     def set_atom_state(self, atom_name: str, state: str) -> None:
         """Set a state; an atom that is to run again begins with nothing."""
@@ -52,13 +98,28 @@ class Storage(taskflow_storage.Storage):
 
 
 class Engine(action_engine.SerialActionEngine):
-    """Runs one flow in the calling thread."""
+    """Runs one flow in the calling thread.
+
+    :ivar choosers: the atoms whose results choose between branches
+    :ivar atoms: the tasks and retries of the flow, in a possible order
+    """
 
     def __init__(self, flow: taskflow_flow.Flow, detail: models.FlowDetail,
                  backend: base.Backend | None) -> None:
         super().__init__(flow, detail, backend, {'defer_reverts': True})
-        #: The atoms whose results choose between branches.
         self.choosers: set[str] = set()
+        self.atoms: list[Any] = []
+        #: With which inputs everything is there that the atoms require.
+        self._proven: set[frozenset[str]] = set()
+
+    def renew(self, detail: models.FlowDetail,
+              backend: base.Backend) -> None:
+        """Get ready to run another flow of the same type, from its start."""
+        self._flow_detail, self._backend = detail, backend
+        # In its place: all parts of the engine refer to it.
+        self.storage.__init__(  # type: ignore[misc]
+            detail, backend=backend, scope_fetcher=self._scopes)
+        self._storage_ensured = self._validated = False
 
     @misc.cachedproperty
     def storage(self) -> Storage:
@@ -75,14 +136,22 @@ class Engine(action_engine.SerialActionEngine):
         if not self._compiled:
             super().compile()
             self.choosers = choosers(self.compilation)
+            self.atoms = atoms(self.compilation)
             for atom in self.atoms:
                 if isinstance(atom, taskflow_retry.Retry):
                     _guard(atom)
 
-    @property
-    def atoms(self) -> list[Any]:
-        """The tasks and retries of the flow, in a possible order."""
-        return atoms(self.compilation)
+    def validate(self) -> None:
+        """See that there is everything that the atoms require.
+
+        :raises taskflow.exceptions.MissingDependencies: if not
+        """
+        given = self.storage.given()
+        if given in self._proven:
+            self._validated = True
+            return
+        super().validate()
+        self._proven.add(given)
 
     def state(self, name: str) -> str:
         """The state of an atom."""
@@ -104,6 +173,36 @@ class Engine(action_engine.SerialActionEngine):
         return isinstance(node, taskflow_atom.Atom) and (
             self.state(node.name) in (taskflow_states.SUCCESS,
                                       taskflow_states.IGNORE))
+
+
+class Engines:
+    """Makes engines, and keeps some for the next flow of their type.
+
+    To make one, with all that TaskFlow works out about a graph, takes as
+    long as to run several tasks.
+
+    :param spare: how many of each type to keep
+    """
+
+    def __init__(self, spare: int = 16) -> None:
+        self._spare: dict[registry.FlowType, collections.deque[Engine]] = (
+            collections.defaultdict(
+                lambda: collections.deque(maxlen=spare)))
+
+    def take(self, flow_type: registry.FlowType, detail: models.FlowDetail,
+             backend: base.Backend) -> Engine:
+        """An engine for a flow that begins; nobody else has it."""
+        try:
+            engine = self._spare[flow_type].pop()
+        except IndexError:
+            return Engine(flow_type.factory(), detail, backend)
+        engine.renew(detail, backend)
+        return engine
+
+    def give_back(self, flow_type: registry.FlowType,
+                  engine: Engine) -> None:
+        """Keep an engine whose flow has begun with it, and succeeded."""
+        self._spare[flow_type].append(engine)
 
 
 def atoms(compilation: compiler.Compilation) -> list[Any]:

@@ -91,6 +91,7 @@ class Runner:
         self.registry = registry
         self.after_commit: journal.AfterCommit | None = None
         self.board: boards.Board = (board or sql_board)(db, serializer)
+        self._engines = engine_module.Engines()
         self._serializer = serializer
         self._host = host
         self._lease = lease
@@ -258,7 +259,7 @@ class Runner:
                    loaded: loading.Loaded | None) -> Outcome:
         results: dict[str, Any] = {}
         try:
-            engine = self._prepare(log, detail)
+            engine = self._prepare(log, detail, loaded)
         except Exception as exc:
             if loaded is not None:
                 raise
@@ -273,16 +274,22 @@ class Runner:
                 results = engine.storage.fetch_all()
         log.end(state)
         self.board.finish(log.uuid, log.writer)
+        if loaded is None and state == states.SUCCESS:
+            self._engines.give_back(self.registry.get(detail.name), engine)
         outcome = Outcome(log.uuid, state, results=results)
         if log.failed:
             outcome.failed_task, outcome.failure = log.failed
         return outcome
 
     def _prepare(self, log: journal.FlowLog,
-                 detail: models.FlowDetail) -> engine_module.Engine:
-        engine = engine_module.Engine(
-            self.registry.get(detail.name).factory(), detail,
-            backend.JournalBackend(log))
+                 detail: models.FlowDetail,
+                 loaded: loading.Loaded | None) -> engine_module.Engine:
+        flow_type = self.registry.get(detail.name)
+        writer = backend.JournalBackend(log)
+        # The tasks of a flow that goes on are prepared for that.
+        engine = (self._engines.take(flow_type, detail, writer)
+                  if loaded is None else engine_module.Engine(
+                      flow_type.factory(), detail, writer))
         engine.compile()
         log.tasks = {atom.name: atom for atom in engine.atoms}
         log.choosers = engine.choosers

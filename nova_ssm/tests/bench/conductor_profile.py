@@ -62,7 +62,7 @@ def sampled(it: cloud.Cloud, path: pathlib.Path) -> Iterator[None]:
             part = path.with_suffix(f'.{pid}')
             running.append((part, subprocess.Popen(
                 [str(program), 'record', '--pid', str(pid), '--rate',
-                 str(_RATE), '--format', 'raw', '--nonblocking', '--output',
+                 str(_RATE), '--format', 'raw', '--gil', '--output',
                  str(part), '--duration', '3600'],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)))
     try:

@@ -221,8 +221,8 @@ def _watch_engine(injector: Injector) -> None:
                               resumed=loaded is not None):
             return original_graph(self, log, detail, loaded)
 
-    def prepare(self: Any, log: Any, detail: Any) -> Any:
-        made = original_prepare(self, log, detail)
+    def prepare(self: Any, log: Any, detail: Any, loaded: Any) -> Any:
+        made = original_prepare(self, log, detail, loaded)
         for atom in log.tasks.values():
             _watch_task(injector, type(atom))
         return made
