@@ -117,7 +117,7 @@ class Engine(action_engine.SerialActionEngine):
         """Get ready to run another flow of the same type, from its start."""
         self._flow_detail, self._backend = detail, backend
         # In its place: all parts of the engine refer to it.
-        self.storage.__init__(  # type: ignore[misc]
+        self.storage.__init__(
             detail, backend=backend, scope_fetcher=self._scopes)
         self._storage_ensured = self._validated = False
 
