@@ -41,6 +41,10 @@ class NotSerializable(EngineError):
     """A task took or gave a value that the journal cannot hold."""
 
 
+class ResultTooLarge(NotSerializable):
+    """A task gave more than the tests of its flow allow for one row."""
+
+
 class SecretUnavailable(EngineError):
     """A secret that the flow needs cannot be read back from the journal."""
 

@@ -33,6 +33,7 @@ from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import journal
 from nova_ssm.engine import orphans
+from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -185,7 +186,7 @@ class SQLJobBoard(base.JobBoard, boards.Board):
 
         def work(connection: sa.Connection) -> None:
             next(tries)
-            journal.insert_flow(connection, request, payload, owner)
+            journal.insert_flows(connection, [(request, payload)], owner)
 
         try:
             self._db.write(work)
@@ -220,8 +221,8 @@ class SQLJobBoard(base.JobBoard, boards.Board):
             again = next(tries)
             if self._swap_owner(connection, job, who, seize):
                 seq = _next_seq(connection, job.uuid)
-                journal.insert_row(connection, job.uuid, seq, states.CLAIM,
-                                   None, None, who, None)
+                rows.insert(connection, rows.build(
+                    job.uuid, seq, who, [rows.Entry(states.CLAIM)]))
                 return seq + 1
             # The first try was committed before the connection broke.
             if again and self._has_claimed(connection, job, who):

@@ -19,14 +19,15 @@ Append-only, keyed (flow, sequence). A row is written
 * when a task ended that chooses between branches,
 * when a retry begins a new try, but not the first,
 * before a task that must not begin twice unseen begins,
-* when the flow ends.
+* when the flow ends: in the transaction of its last task, if that is known
+  to be the last.
 
 What else TaskFlow reports (states on the way, intentions, results of tasks
 that only read) waits in memory and goes along with the next row: it can be
 found out again by running again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, TypeVar
 
@@ -35,14 +36,15 @@ from oslo_log import log as logging
 from oslo_utils import uuidutils
 import sqlalchemy as sa
 from taskflow.persistence import models
-from taskflow import retry as taskflow_retry
 from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 
 from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import keeping
 from nova_ssm.engine import records
+from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -65,6 +67,7 @@ class FlowRequest:
     :param store: its inputs by name
     :param context: the request context, given to its tasks as ``context``
     :param subject: what it works on, e.g. the uuid of a server
+    :ivar next_seq: where its journal goes on once it is posted
     """
 
     name: str
@@ -77,6 +80,7 @@ class FlowRequest:
     request_id: str | None = None
     parent_uuid: str | None = None
     uuid: str = dataclasses.field(default_factory=uuidutils.generate_uuid)
+    next_seq: int = dataclasses.field(default=1, init=False)
 
 
 class Spawn(ssm_task.Task):
@@ -96,6 +100,9 @@ class FlowLog:
     :param after_commit: told of each row once it is committed
     :param next_seq: where the journal of the flow goes on
     :param version_of: the version of a flow that is posted now, by its name
+    :param largest: the bytes that one task may give; None if that is not
+        limited
+    :ivar ended: the state that the flow is written to have ended in
     :ivar lapses: how often the worker's lease had run out when the flow was
         ours for certain; None if that is to be asked
     """
@@ -106,9 +113,10 @@ class FlowLog:
                  board: boards.Board,
                  after_commit: AfterCommit | None = None,
                  next_seq: int = 0,
-                 version_of: Callable[[str], str] = lambda name: '1.0'
-                 ) -> None:
+                 version_of: Callable[[str], str] = lambda name: '1.0',
+                 largest: int | None = None) -> None:
         self.version_of = version_of
+        self.largest = largest
         self.uuid = flow_uuid
         self.writer = worker.id
         self.tasks: dict[str, Any] = {}
@@ -121,6 +129,7 @@ class FlowLog:
         #: Of each atom the state and the intention that we know of.
         self.seen: dict[str, tuple[str, str]] = {}
         self.children: list[FlowRequest] = []
+        self.ended: str | None = None
         self.worker = worker
         self.lapses: int | None = None
         self._board = board
@@ -203,7 +212,10 @@ class FlowLog:
         children = self._take_children(detail, record) if moved else []
         # Whoever gave what cannot be written is known here, and not yet
         # known to have ended.
-        self._waiting[detail.name] = self._serializer.encode(record)
+        encoded = self._serializer.encode(records.compact(record))
+        if detail.state == taskflow_states.SUCCESS:
+            self._check_size(detail.name, encoded)
+        self._waiting[detail.name] = encoded
         packed = [(child, pack_request(self._serializer, child))
                   for child in children]
         self.seen[detail.name] = now
@@ -213,8 +225,19 @@ class FlowLog:
             self.stuck, detail.name, record)
         if moved:
             self.started.discard(detail.name)
-            if self._must_write(detail):
+            if keeping.must_write(self.tasks.get(detail.name), detail,
+                                  self.choosers):
                 self._write_atom(detail.name, detail.state, packed)
+
+    def _check_size(self, atom: str, encoded: serialization.Plain) -> None:
+        if self.largest is None:
+            return
+        size = len(self._serializer.compress(encoded))
+        if size > self.largest:
+            raise exception.ResultTooLarge(
+                'task %s of flow %s gives %d bytes to the journal, more than '
+                '%d: let it give less, or something that can be looked up '
+                'again' % (atom, self.uuid, size, self.largest))
 
     def _take_children(self, detail: models.AtomDetail,
                        record: dict[str, Any]) -> list[FlowRequest]:
@@ -227,39 +250,38 @@ class FlowLog:
             child.version = self.version_of(child.name)
         return list(detail.results)
 
-    def _must_write(self, detail: models.AtomDetail) -> bool:
-        task = self.tasks.get(detail.name)
-        if isinstance(task, taskflow_retry.Retry):
-            return _retry_must_write(task, detail)
-        if detail.state == taskflow_states.SUCCESS:
-            if detail.name in self.choosers:
-                return True     # or a resumed flow might choose otherwise
-            had_effect = getattr(task, 'had_effect', None)
-            return had_effect is None or had_effect(detail.results)
-        if detail.state == taskflow_states.REVERTED:
-            return not isinstance(task, ssm_task.Task) or task.undoes()
-        return detail.state in (taskflow_states.FAILURE,
-                                taskflow_states.REVERT_FAILURE)
-
     def _write_atom(self, atom: str, state: str,
                     children: list[tuple[FlowRequest, bytes]] | None = None
                     ) -> None:
-        def also(connection: sa.Connection) -> None:
-            for child, payload in children or ():
-                insert_flow(connection, child, payload, self.writer)
+        ends = self._is_last(state)
 
-        self.write(states.ATOM, atom, state,
-                   self._serializer.compress(self._waiting), also)
+        def also(connection: sa.Connection) -> None:
+            insert_flows(connection, children or (), self.writer)
+            if ends:
+                self._finish(connection, states.SUCCESS)
+
+        entries = [rows.Entry(states.ATOM, atom, state,
+                              self._serializer.compress(self._waiting))]
+        if ends:
+            entries.append(rows.Entry(states.END, None, states.SUCCESS))
+        self.write(entries, also)
         self.children.extend(child for child, _payload in children or ())
         self._waiting.clear()
         self._said(states.ATOM, atom, state)
+        if ends:
+            self._has_ended(states.SUCCESS)
+
+    def _is_last(self, state: str) -> bool:
+        """Whether nothing is left to be done, or undone, after this."""
+        return (state == taskflow_states.SUCCESS and self.failed is None and
+                all(self.seen.get(name, _UNSEEN)[0] in _PASSED
+                    for name in self.tasks))
 
     # -- writing ----------------------------------------------------------
 
-    def write(self, kind: str, atom: str | None, state: str | None,
-              payload: bytes | None,
+    def write(self, entries: Sequence[rows.Entry],
               also: Callable[[sa.Connection], Any] | None = None) -> None:
-        """Append one row, in one transaction with whatever ``also`` does.
+        """Append entries, in one transaction with whatever ``also`` does.
 
         While the database is away it waits: nobody else can take the flow
         over meanwhile, and once somebody has, our row meets theirs.
@@ -267,9 +289,10 @@ class FlowLog:
         :raises FlowLost: if another owner wrote this row
         :raises JournalBroken: if the database refuses it
         """
+        built = rows.build(self.uuid, self._seq, self.writer, entries)
+
         def work(connection: sa.Connection) -> None:
-            insert_row(connection, self.uuid, self._seq, kind, atom, state,
-                       self.writer, payload)
+            rows.insert(connection, built)
             if also is not None:
                 also(connection)
 
@@ -277,11 +300,11 @@ class FlowLog:
             self._write(work)
         except db_exc.DBDuplicateEntry:
             # Ours after all, if the connection broke after the commit.
-            if not self._is_ours(kind, atom, state):
+            if not self._is_ours(entries[0]):
                 raise exception.FlowLost(
                     'flow %s is written by another worker' % self.uuid) \
                     from None
-        self._seq += 1
+        self._seq += len(built)
 
     def _write(self, work: Callable[[sa.Connection], T]) -> T:
         return self._wait(lambda: self._db.write(
@@ -297,8 +320,7 @@ class FlowLog:
                 'the journal of flow %s cannot be written: %s'
                 % (self.uuid, exc)) from exc
 
-    def _is_ours(self, kind: str, atom: str | None,
-                 state: str | None) -> bool:
+    def _is_ours(self, entry: rows.Entry) -> bool:
         def work(connection: sa.Connection) -> Any:
             return connection.execute(sa.select(
                 schema.journal.c.writer, schema.journal.c.kind,
@@ -307,27 +329,36 @@ class FlowLog:
                     schema.journal.c.seq == self._seq)).first()
         row = self._write(work)
         return row is not None and tuple(row) == (
-            self.writer, kind, atom, state)
+            self.writer, entry.kind, entry.atom, entry.state)
 
     def end(self, state: str) -> None:
         """Write that the flow is over, and let go of it.
 
+        Nothing to do if that went along with its last task.
+
         :raises FlowLost: if another owner wrote this row
         """
-        failure = records.summary(self.failed, self.stuck)
+        if self.ended is not None:
+            assert self.ended == state, (self.uuid, self.ended, state)
+            return
+        self.write([rows.Entry(states.END, None, state)],
+                   lambda connection: self._finish(connection, state))
+        self._has_ended(state)
 
-        def also(connection: sa.Connection) -> None:
-            done = connection.execute(schema.flows.update().where(
-                schema.flows.c.uuid == self.uuid,
-                schema.flows.c.owner == self.writer).values(
-                    state=state, owner=None, failure=failure,
-                    updated_at=schema.now(), finished_at=schema.now()))
-            if done.rowcount != 1:
-                raise exception.FlowLost(
-                    'flow %s was taken away from worker %s'
-                    % (self.uuid, self.writer))
+    def _finish(self, connection: sa.Connection, state: str) -> None:
+        done = connection.execute(schema.flows.update().where(
+            schema.flows.c.uuid == self.uuid,
+            schema.flows.c.owner == self.writer).values(
+                state=state, owner=None,
+                failure=records.summary(self.failed, self.stuck),
+                updated_at=schema.now(), finished_at=schema.now()))
+        if done.rowcount != 1:
+            raise exception.FlowLost(
+                'flow %s was taken away from worker %s'
+                % (self.uuid, self.writer))
 
-        self.write(states.END, None, state, None, also)
+    def _has_ended(self, state: str) -> None:
+        self.ended = state
         self._said(states.END, None, state)
 
     def _said(self, kind: str, atom: str | None, state: str | None) -> None:
@@ -338,16 +369,9 @@ class FlowLog:
 _ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
                     taskflow_states.REVERTED,
                     taskflow_states.REVERT_FAILURE))
+_PASSED = frozenset((taskflow_states.SUCCESS, taskflow_states.IGNORE))
+_UNSEEN = (taskflow_states.PENDING, '')
 _KEPT = _ENDED | {taskflow_states.PENDING, taskflow_states.IGNORE}
-
-
-def insert_row(connection: sa.Connection, flow_uuid: str, seq: int,
-               kind: str, atom: str | None, state: str | None, writer: str,
-               payload: bytes | None) -> None:
-    """Append a row, which nobody else may have written."""
-    connection.execute(schema.journal.insert().values(
-        flow_uuid=flow_uuid, seq=seq, kind=kind, atom=atom, state=state,
-        writer=writer, created_at=schema.now(), payload=payload))
 
 
 def pack_request(serializer: serialization.Serializer,
@@ -359,34 +383,32 @@ def pack_request(serializer: serialization.Serializer,
     return serializer.pack([request.context, request.store])
 
 
-def insert_flow(connection: sa.Connection, request: FlowRequest,
-                payload: bytes, owner: str | None) -> None:
-    """Post a flow: its row, and what it was given as its first step."""
-    connection.execute(schema.flows.insert().values(
-        uuid=request.uuid, parent_uuid=request.parent_uuid,
-        name=request.name, version=request.version,
-        state=states.RUNNING if owner else states.PENDING,
-        subject=request.subject, project_id=request.project_id,
-        user_id=request.user_id, request_id=request.request_id,
-        owner=owner, generation=0, priority='NORMAL',
-        created_at=schema.now(), updated_at=schema.now()))
-    insert_row(connection, request.uuid, 0, states.START, None, None,
-               owner or '', payload)
+def insert_flows(connection: sa.Connection,
+                 packed: Sequence[tuple[FlowRequest, bytes]],
+                 owner: str | None) -> None:
+    """Post flows: the row of each, and what it was given as its first step.
 
-
-def _retry_must_write(retry: taskflow_retry.Retry,
-                      detail: models.AtomDetail) -> bool:
-    """Whether a retry leaves a row.
-
-    It does nothing outside of the process, but that a new try begins has to
-    be known: what the last one did, and undid, is of no account then.
+    :param packed: each with what :func:`pack_request` made of it
     """
-    if detail.state == taskflow_states.SUCCESS:
-        return len(detail.results) > 1
-    if detail.state == taskflow_states.REVERTED:
-        return type(retry).revert is not taskflow_retry.Retry.revert
-    return detail.state in (taskflow_states.FAILURE,
-                            taskflow_states.REVERT_FAILURE)
+    if not packed:
+        return
+    flows: list[dict[str, Any]] = []
+    built: list[dict[str, Any]] = []
+    for request, payload in packed:
+        flows.append({
+            'uuid': request.uuid, 'parent_uuid': request.parent_uuid,
+            'name': request.name, 'version': request.version,
+            'subject': request.subject, 'project_id': request.project_id,
+            'user_id': request.user_id, 'request_id': request.request_id})
+        start = rows.build(request.uuid, 0, owner or '', [
+            rows.Entry(states.START, payload=payload)])
+        request.next_seq = len(start)
+        built += start
+    connection.execute(schema.flows.insert().values(
+        state=states.RUNNING if owner else states.PENDING, owner=owner,
+        generation=0, priority='NORMAL', created_at=schema.now(),
+        updated_at=schema.now()), flows if len(flows) > 1 else flows[0])
+    rows.insert(connection, built)
 
 
 def new_detail(request_uuid: str, name: str,

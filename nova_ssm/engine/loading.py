@@ -25,6 +25,7 @@ from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
 from nova_ssm.engine import records
+from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
@@ -60,15 +61,16 @@ def load(db: database.Database, serializer: serialization.Serializer,
     :raises FlowNotFound: if there is nothing to read
     :raises DamagedJournal: if it cannot be read; names flow and row
     """
-    rows = _rows(db, uuid)
-    if not rows or rows[0].kind != states.START:
+    found = _rows(db, uuid)
+    if not found or found[0].kind != states.START:
         raise exception.FlowNotFound('flow %s has no journal' % uuid)
     reading = serialization.Reading()
     try:
-        detail = _detail(serializer, reading, uuid, name, rows[0])
+        journaled = rows.joined(found)
+        detail = _detail(serializer, reading, uuid, name, journaled[0])
         loaded = Loaded(detail, missing=reading.missing)
         atoms: dict[str, dict[str, Any]] = {}
-        for row in rows[1:]:
+        for row in journaled[1:]:
             _apply(serializer, reading, loaded, atoms, row)
     except exception.DamagedJournal as exc:
         raise exception.DamagedJournal('flow %s: %s' % (uuid, exc)) from exc
@@ -88,7 +90,7 @@ def _rows(db: database.Database, uuid: str) -> list[Any]:
 
 def _detail(serializer: serialization.Serializer,
             reading: serialization.Reading, uuid: str, name: str,
-            row: Any) -> models.FlowDetail:
+            row: rows.Row) -> models.FlowDetail:
     # The context is read first: everything else is read in it.
     try:
         context, store = json.loads(zlib.decompress(row.payload))
@@ -103,7 +105,7 @@ def _detail(serializer: serialization.Serializer,
 
 def _apply(serializer: serialization.Serializer,
            reading: serialization.Reading, loaded: Loaded,
-           atoms: dict[str, dict[str, Any]], row: Any) -> None:
+           atoms: dict[str, dict[str, Any]], row: rows.Row) -> None:
     if row.kind == states.END:
         loaded.ended = row.state
     if row.kind != states.ATOM:
@@ -113,7 +115,8 @@ def _apply(serializer: serialization.Serializer,
     except exception.DamagedJournal as exc:
         raise exception.DamagedJournal(
             'row %d: %s' % (row.seq, exc)) from exc
-    for atom, record in unpacked.items():
+    for atom, compacted in unpacked.items():
+        record = records.full(compacted)
         atoms[atom] = record
         loaded.started.discard(atom)
         loaded.failed = records.first_failure(loaded.failed, atom, record)

@@ -26,6 +26,8 @@ from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import records
+from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import states
 
@@ -169,10 +171,12 @@ def subjects_finished(db: database.Database, names: Sequence[str],
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:
     """The journal of a flow, in the order in which it was written."""
     with db.reading() as connection:
-        rows = connection.execute(sa.select(
+        found = connection.execute(sa.select(
             _J.seq, _J.kind, _J.atom, _J.state, _J.writer,
-            _J.created_at).where(_J.flow_uuid == uuid).order_by(_J.seq)).all()
-    return [StepInfo(*row) for row in rows]
+            _J.created_at).where(
+                _J.flow_uuid == uuid, _J.kind != states.MORE).order_by(
+                    _J.seq)).all()
+    return [StepInfo(*row) for row in found]
 
 
 def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
@@ -181,20 +185,21 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
     What only reads is known with the next row. Results are not looked at.
     """
     with db.reading() as connection:
-        rows = connection.execute(sa.select(
-            _J.seq, _J.atom, _J.state, _J.payload).where(
-                _J.flow_uuid == uuid, _J.kind == states.ATOM).order_by(
-                    _J.seq)).all()
+        found = connection.execute(sa.select(
+            _J.seq, _J.kind, _J.atom, _J.state, _J.payload).where(
+                _J.flow_uuid == uuid).order_by(_J.seq)).all()
     known: dict[str, AtomInfo] = {}
-    for row in rows:
+    for row in rows.joined(found):
+        if row.kind != states.ATOM:
+            continue
         try:
-            records = json.loads(zlib.decompress(row.payload))
+            noted = json.loads(zlib.decompress(row.payload))
         except (zlib.error, TypeError, ValueError) as exc:
             raise exception.DamagedJournal(
                 'flow %s: row %d cannot be read: %s'
                 % (uuid, row.seq, exc)) from exc
-        for name, record in records.items():
-            known[name] = _atom(record)
+        for name, record in noted.items():
+            known[name] = _atom(records.full(record))
         if row.state == taskflow_states.RUNNING:
             known[row.atom] = AtomInfo(row.state)
     return known

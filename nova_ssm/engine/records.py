@@ -22,6 +22,23 @@ from taskflow import states as taskflow_states
 from nova_ssm.engine import failures
 
 
+#: What is the same for nearly every task is not written.
+_USUAL = {'state': taskflow_states.SUCCESS,
+          'intention': taskflow_states.EXECUTE, 'version': '1.0',
+          'kind': models.atom_detail_type(models.TaskDetail('', ''))}
+
+
+def compact(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without what :func:`full` knows by itself."""
+    return {name: value for name, value in record.items()
+            if name not in _USUAL or value != _USUAL[name]}
+
+
+def full(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as :func:`take` made it; the first releases wrote it so."""
+    return {**_USUAL, **record}
+
+
 def take(detail: models.AtomDetail) -> dict[str, Any]:
     """The record of an atom, for the journal."""
     record: dict[str, Any] = {
@@ -44,8 +61,7 @@ def restore(name: str, record: Mapping[str, Any]) -> models.AtomDetail:
     detail = cls(name, uuidutils.generate_uuid())
     detail.state = record['state']
     detail.intention = record['intention']
-    version = record['version']
-    detail.version = tuple(version) if version is not None else None
+    detail.version = record['version']
     if 'results' in record:
         detail.results = record['results']
     for field in ('failure', 'revert_failure'):

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 from oslo_log import log as logging
 from taskflow import exceptions as taskflow_exc
@@ -73,6 +73,10 @@ class Outcome:
 class Runner:
     """Runs flows in the calling thread.
 
+    :cvar largest: the bytes that one task may give to the journal. In use
+        there is no limit; tests set one, to learn which task gives more than
+        one row holds.
+
     :param db: where the journal is
     :param serializer: how values are journaled
     :param registry: the flows that can be run
@@ -81,6 +85,8 @@ class Runner:
     :param renew: False leaves renewing the lease to the caller
     :param board: makes the job board; by default ``sql``
     """
+
+    largest: ClassVar[int | None] = None
 
     def __init__(self, db: database.Database,
                  serializer: serialization.Serializer,
@@ -159,7 +165,7 @@ class Runner:
                      lapses: int | None) -> Outcome:
         if not self.board.holds(request.uuid):
             self.board.adopt(request.uuid, worker.id)
-        log = self._log_of(worker, request.uuid, 1)
+        log = self._log_of(worker, request.uuid, request.next_seq)
         log.lapses = lapses
         detail = journal.new_detail(
             request.uuid, request.name,
@@ -201,7 +207,8 @@ class Runner:
         return journal.FlowLog(
             self.db, self._serializer, uuid, worker, self.board,
             after_commit=self.after_commit, next_seq=next_seq,
-            version_of=lambda name: self.registry.get(name).version)
+            version_of=lambda name: self.registry.get(name).version,
+            largest=self.largest)
 
     @contextlib.contextmanager
     def _holding(self, log: journal.FlowLog) -> Iterator[None]:

@@ -111,6 +111,9 @@ class now(expression.ColumnElement):
 
     type = sa.Float(53)
     inherit_cache = True
+    # It says the same each time; without this no statement that has it would
+    # be compiled once only.
+    _traverse_internals: Any = []
 
 
 @compiler.compiles(now, 'sqlite')

@@ -15,6 +15,7 @@
 import pytest
 
 from nova_ssm.engine import exception
+from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import task
 from nova_ssm.tests.unit.engine import examples
@@ -259,9 +260,12 @@ def test_without_its_secret_an_interrupted_flow_reverts(
 
 def test_a_flow_that_is_done_needs_its_secret_no_more(process, world, url):
     flows = {'flow': lambda: helpers.linear(Do('a', world))}
-    world.kill_at = 4       # behind the row of a
-    with pytest.raises(helpers.Killed):
-        process(flows, keys=()).run(password=serialization.Secret('tiger'))
-    helpers.expire_leases(url)
+    process(flows, keys=()).run(password=serialization.Secret('tiger'))
+    # The first releases wrote the end by itself, and may have died before.
+    with helpers.shared(url).transaction() as connection:
+        connection.execute(schema.journal.delete().where(
+            schema.journal.c.kind == 'end'))
+        connection.execute(schema.flows.update().values(
+            state='RUNNING', owner='dead', finished_at=None))
     [outcome] = process(flows, keys=()).resume_all()
     assert outcome.state == 'SUCCESS'

@@ -18,6 +18,7 @@ import zlib
 from oslo_db import exception as db_exc
 import pytest
 import sqlalchemy as sa
+from taskflow.patterns import unordered_flow
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
@@ -27,6 +28,7 @@ from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import journal
 from nova_ssm.engine import records
+from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import worker
@@ -34,7 +36,9 @@ from nova_ssm.tests.unit.engine import helpers
 
 Do, Once, Read = helpers.Do, helpers.Once, helpers.Read
 
+START = {'INSERT': 2, 'COMMIT': 1}
 ONE_ROW = {'INSERT': 1, 'COMMIT': 1}
+#: Of the last task, with the end of the flow; or of the end alone.
 END = {'INSERT': 1, 'UPDATE': 1, 'COMMIT': 1}
 
 
@@ -64,9 +68,20 @@ def cost(url, world):
 def test_a_flow_costs_one_insert_and_one_commit_a_task_with_an_effect(
         cost, world):
     assert cost(*(Do('t%d' % i, world) for i in range(3))) == [
-        ('start', None, {'INSERT': 2, 'COMMIT': 1}),
+        ('start', None, START),
         ('atom', 't0', ONE_ROW), ('atom', 't1', ONE_ROW),
-        ('atom', 't2', ONE_ROW), ('end', None, END)]
+        ('atom', 't2', END), ('end', None, {})]
+
+
+def test_a_flow_that_does_not_end_with_an_effect_ends_by_itself(cost, world):
+    assert cost(Do('a', world), Read('r', world))[1:] == [
+        ('atom', 'a', ONE_ROW), ('end', None, END)]
+
+
+def test_the_end_waits_for_the_last_of_tasks_in_no_order(cost, world):
+    steps = cost(unordered_flow.Flow('parts').add(
+        Do('a', world), Do('b', world)))
+    assert [step[2] for step in steps] == [START, ONE_ROW, END, {}]
 
 
 def test_a_task_that_only_reads_costs_nothing(cost, world):
@@ -92,12 +107,12 @@ def test_progress_costs_nothing(cost, world):
             return super().execute()
 
     assert cost(Works('a', world))[1:] == [
-        ('atom', 'a', ONE_ROW), ('end', None, END)]
+        ('atom', 'a', END), ('end', None, {})]
 
 
 def test_a_task_that_runs_once_costs_one_row_more(cost, world):
     assert cost(Once('a', world))[1:] == [
-        ('atom', 'a', ONE_ROW), ('atom', 'a', ONE_ROW), ('end', None, END)]
+        ('atom', 'a', ONE_ROW), ('atom', 'a', END), ('end', None, {})]
 
 
 def test_a_failure_and_each_undoing_cost_one_row(cost, world):
@@ -113,7 +128,9 @@ def test_children_are_posted_in_the_transaction_of_their_parents_task(
     steps = cost(helpers.Spawn('s', world, children=2),
                  **{'child-%d' % i: lambda: helpers.linear(Read('r', world))
                     for i in range(2)})
-    assert steps[1] == ('atom', 's', {'INSERT': 5, 'COMMIT': 1})
+    # The parent's rows, the children, and their first rows; the parent ends.
+    assert steps[1] == ('atom', 's', {
+        'INSERT': 3, 'UPDATE': 1, 'COMMIT': 1})
     assert [step[0] for step in steps] == [
         'start', 'atom', 'end', 'end', 'end']
 
@@ -129,13 +146,15 @@ class Given:
         self.worker = worker.Worker(db, 'host', 60)
         self.worker.renew()
         self.request = journal.FlowRequest(name='flow', store={})
-        db.write(lambda connection: journal.insert_flow(
-            connection, self.request, journal.pack_request(
-                self.serializer, self.request), self.worker.id))
+        packed = journal.pack_request(self.serializer, self.request)
+        db.write(lambda connection: journal.insert_flows(
+            connection, [(self.request, packed)], self.worker.id))
         self.log = self.another()
         self.log.tasks = {task.name: task for task in tasks}
         self.details = {task.name: models.TaskDetail(task.name, task.name)
                         for task in tasks}
+        for detail in self.details.values():
+            detail.version = '1.0'
 
     def another(self, worker_=None, next_seq=1):
         return journal.FlowLog(
@@ -180,8 +199,9 @@ def test_what_waits_goes_with_the_next_row(given):
     given.note('a', 'SUCCESS', results='made')
     assert given.rows()[1:] == [(1, 'atom', 'a', 'SUCCESS')]
     written = given.payload(1)
-    assert (written['r']['results'], written['r']['intention'],
-            written['a']['results']) == ('read', 'REVERT', 'made')
+    # What is so of nearly every task is not written.
+    assert written == {'r': {'results': 'read', 'intention': 'REVERT'},
+                       'a': {'results': 'made'}}
     given.note('a', 'SUCCESS', intention='REVERT')
     given.note('a', 'REVERTED')
     assert 'r' not in given.payload(2)
@@ -209,14 +229,14 @@ def test_the_start_of_a_task_that_runs_once_is_written_once_an_attempt(
 def test_a_second_writer_meets_the_row_of_the_first(given, db):
     other = worker.Worker(db, 'other', 60)
     other.renew()
-    given.another(other).write('claim', None, None, None)
+    given.another(other).write([rows.Entry('claim')])
     with pytest.raises(exception.FlowLost, match='by another worker'):
         given.note('a', 'SUCCESS', results=1)
     assert [row[1] for row in given.rows()] == ['start', 'claim']
 
 
 def test_a_second_run_in_the_same_process_meets_it_too(given):
-    given.another().write('claim', None, None, None)
+    given.another().write([rows.Entry('claim')])
     with pytest.raises(exception.FlowLost):
         given.note('a', 'SUCCESS', results=1)
 
@@ -302,7 +322,12 @@ def test_what_is_restored_is_what_was_noted(cls):
     detail.state, detail.intention = 'SUCCESS', 'REVERT'
     detail.results = [('x', {})]
     detail.version = '1.0'
-    back = records.restore('a', records.take(detail))
+    record = records.take(detail)
+    assert records.full(records.compact(record)) == record
+    # As the first releases wrote it.
+    assert records.full(record) == record
+    back = records.restore('a', record)
     assert type(back) is cls
+    assert back.version == '1.0'
     assert (back.name, back.state, back.intention, back.results) == (
         'a', 'SUCCESS', 'REVERT', [('x', {})])

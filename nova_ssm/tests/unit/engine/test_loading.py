@@ -49,7 +49,8 @@ def by_name(loaded):
 
 def test_inputs_results_and_states_are_what_they_were(stopped, world):
     process, uuid = stopped(
-        8, Read('r', world), Do('a', world), Do('b', world), x=[1, 2])
+        8, Read('r', world), Do('a', world), Do('b', world),
+        Do('c', world), x=[1, 2])
     loaded = load(process, uuid)
     details = by_name(loaded)
     assert details['_TaskFlow_INJECTOR'].results == {
@@ -67,7 +68,7 @@ def test_what_began_only_is_known_to_have_begun(stopped, world):
 
 
 def test_what_ended_is_not_taken_for_begun(stopped, world):
-    process, uuid = stopped(5, Once('o', world))
+    process, uuid = stopped(5, Once('o', world), Do('a', world))
     assert load(process, uuid).started == set()
 
 

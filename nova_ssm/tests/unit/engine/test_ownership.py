@@ -100,7 +100,9 @@ def test_who_was_paused_goes_on_if_nobody_took_the_flow(process, world, url):
 
 def test_a_parent_that_was_taken_away_does_not_take_its_children_with_it(
         process, world, url):
-    one = process(examples.parent(world))
+    flows = {**examples.parent(world), 'flow': lambda: helpers.linear(
+        helpers.Spawn('spawn', world), helpers.Read('r', world))}
+    one = process(flows)
 
     def after_commit(uuid, kind, atom, state):
         if atom == 'spawn':
@@ -111,9 +113,28 @@ def test_a_parent_that_was_taken_away_does_not_take_its_children_with_it(
     outcome = one.run()
     assert outcome.state == runner.LOST
     assert [child.state for child in outcome.children] == ['SUCCESS'] * 2
-    [resumed] = process(examples.parent(world)).resume_all()
+    [resumed] = process(flows).resume_all()
     assert resumed.state == 'SUCCESS'
     assert world.doubled == []
+
+
+def test_a_flow_that_was_taken_away_does_not_end_with_its_last_task(
+        process, world, url):
+    def abandon():
+        [job] = one.board.iterjobs()
+        one.board.abandon(job, one.runner.worker.id)
+        return helpers.Spawn.execute(spawn)
+
+    spawn = helpers.Spawn('spawn', world)
+    spawn.execute = abandon
+    flows = {**examples.parent(world),
+             'flow': lambda: helpers.linear(Do('p', world), spawn)}
+    one = process(flows)
+    assert one.run().state == runner.LOST
+    assert helpers.state_of(url) == {'flow': 'RUNNING'}
+    [resumed] = process(examples.parent(world)).resume_all()
+    assert resumed.state == 'SUCCESS'
+    assert [child.state for child in resumed.children] == ['SUCCESS'] * 2
 
 
 def test_a_stopped_runner_hands_its_flows_over_at_their_next_step(

@@ -1,0 +1,107 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+"""The rows of the journal: written in pieces, and read back as one.
+
+What a task gives may be larger than what a database takes in one statement
+or gives in one row of an answer. So a payload is cut into pieces: the row
+holds the first, rows of kind MORE right behind it hold the others. They are
+written in one transaction, so either all of them are there or none is.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+from typing import Any
+
+import sqlalchemy as sa
+
+from nova_ssm.engine import exception
+from nova_ssm.engine import schema
+from nova_ssm.engine import states
+
+#: Bytes in a row. MariaDB refuses statements, and rows of an answer, above
+#: max_allowed_packet, which is 16 MiB by default; bytes may be written
+#: there as two characters each.
+PIECE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is to be written of one step of a flow."""
+
+    kind: str
+    atom: str | None = None
+    state: str | None = None
+    payload: bytes | None = None
+
+
+def build(flow_uuid: str, seq: int, writer: str,
+          entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """The rows of some entries, numbered from ``seq`` on."""
+    built: list[dict[str, Any]] = []
+    for entry in entries:
+        payload = entry.payload
+        first = payload if payload is None else payload[:PIECE]
+        pieces = [(entry.kind, entry.atom, entry.state, first)]
+        for start in range(PIECE, len(payload or b''), PIECE):
+            assert payload is not None
+            pieces.append((states.MORE, None, None,
+                           payload[start:start + PIECE]))
+        for kind, atom, state, piece in pieces:
+            built.append({
+                'flow_uuid': flow_uuid, 'seq': seq + len(built),
+                'kind': kind, 'atom': atom, 'state': state,
+                'writer': writer, 'payload': piece})
+    return built
+
+
+def insert(connection: sa.Connection, built: list[dict[str, Any]]) -> None:
+    """Append rows, which nobody else may have written.
+
+    :raises oslo_db.exception.DBDuplicateEntry: if somebody has
+    """
+    connection.execute(
+        _INSERT, built if len(built) > 1 else built[0])
+
+
+_INSERT = schema.journal.insert().values(created_at=schema.now())
+
+
+@dataclasses.dataclass
+class Row:
+    """A row of the journal with its whole payload; what is NULL is empty."""
+
+    seq: int
+    kind: str
+    atom: str
+    state: str
+    payload: bytes
+
+
+def joined(found: Iterable[Any]) -> list[Row]:
+    """The rows of one flow, in their order, each with its whole payload.
+
+    :raises DamagedJournal: if rows are missing in between
+    """
+    whole: list[tuple[Any, list[bytes]]] = []
+    last = None
+    for row in found:
+        if row.kind != states.MORE:
+            whole.append((row, [row.payload or b'']))
+        elif last is None or row.seq != last + 1:
+            raise exception.DamagedJournal(
+                'row %d goes on with a row that is not there' % row.seq)
+        else:
+            whole[-1][1].append(row.payload)
+        last = row.seq
+    return [Row(row.seq, row.kind, row.atom or '', row.state or '',
+                pieces[0] if len(pieces) == 1 else b''.join(pieces))
+            for row, pieces in whole]
