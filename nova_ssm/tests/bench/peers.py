@@ -184,3 +184,39 @@ class Floor(Peer):
 
     def close(self) -> None:
         self._db.close()
+
+
+class DBOS(Peer):
+    """DBOS Transact: a workflow of so many steps."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        import dbos     # in the environment of the benchmark only
+        self._dbos = dbos.DBOS(config={
+            'name': 'bench', 'log_level': 'ERROR',
+            # It brings its own driver.
+            'system_database_url': url.replace('+psycopg2', '')})
+
+        @dbos.DBOS.step()
+        def step(number: int) -> dict[str, Any]:
+            return result_of(number)
+
+        @dbos.DBOS.workflow()
+        def workflow(tasks: int) -> str:
+            for number in range(tasks):
+                step(number)
+            return 'SUCCESS'
+
+        self._workflow = workflow
+        dbos.DBOS.launch()
+
+    def run(self, tasks: int) -> None:
+        assert self._workflow(tasks) == 'SUCCESS'
+
+    def close(self) -> None:
+        self._dbos.destroy()
+
+
+PEERS: dict[str, type[Peer]] = {
+    'memory': Memory, 'floor': Floor, 'ours': Ours, 'dbos': DBOS,
+    'taskflow': TaskFlowSQL}
