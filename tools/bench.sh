@@ -16,6 +16,7 @@
 #   bench.sh engine [OPTIONS]     the engine beside other runners of the same flows
 #   bench.sh load [OPTIONS]       the engine under the build requests of a busy cloud
 #   bench.sh conductor [OPTIONS]  nova-conductor with and without nova_ssm, on a cloud
+#   bench.sh scale [OPTIONS]      a million flows in the tables: times and query plans
 #   bench.sh COMMAND --help       the options of a benchmark
 #
 # Results are kept in ${NOVA_SSM_STATE:-.state}/results/bench. Each benchmark is a module
@@ -37,6 +38,10 @@ cd "$ROOT"
 # and matplotlib.
 case $command in
   engine | load) ensure_bench_venv ;;
+  scale)
+    apt_install "${DATABASES[@]}"
+    ensure_venv
+    ;;
   conductor)
     # The cloud needs the one, the plot and the profiler the other.
     ensure_bench_venv

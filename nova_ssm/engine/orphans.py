@@ -50,20 +50,25 @@ class Page:
     live: list[str]
     end: Place | None
 
-    def for_worker(self, me: str) -> list[Any]:
-        """The rows in the order in which a worker should try them.
+    def share(self, me: str) -> list[Any]:
+        """The flows that are for one worker to try before all others.
 
-        First its own share, which no other one tries as long as it has one
-        itself: or all would claim the same flows, and all but one in vain.
-        Then the others, since their workers may be busy, or unable.
+        Or all of them would claim the same ones, and all but one in vain.
         """
+        return [row for row in self.rows if self._is_of(row, me)]
+
+    def rest(self, me: str) -> list[Any]:
+        """Those that are for others, who may be busy or not able to.
+
+        Shuffled: who has nothing else to do begins somewhere.
+        """
+        return sorted(
+            (row for row in self.rows if not self._is_of(row, me)),
+            key=lambda row: zlib.crc32((me + row.uuid).encode()))
+
+    def _is_of(self, row: Any, me: str) -> bool:
         ranks = sorted({*self.live, me})
-        mine = ranks.index(me)
-
-        def distance(row: Any) -> int:
-            return (zlib.crc32(row.uuid.encode()) - mine) % len(ranks)
-
-        return sorted(self.rows, key=distance)
+        return ranks[zlib.crc32(row.uuid.encode()) % len(ranks)] == me
 
 
 class Looks:
@@ -84,7 +89,11 @@ class Looks:
         """
         for _number in range(PAGES):
             found = page(self._db, PAGE, self._after)
-            yield from found.for_worker(me)
+            if share := found.share(me):
+                yield from share
+                # By now others have taken of theirs.
+                found = page(self._db, PAGE, self._after)
+            yield from found.rest(me)
             # Only when all of it was tried.
             self._after = found.end
             if found.end is None:

@@ -160,12 +160,12 @@ def subjects_finished(db: database.Database, names: Sequence[str],
 
     :param seconds: how far back to look, on the database's clock
     """
-    query = sa.select(_F.subject).distinct().where(
+    query = sa.select(_F.subject).where(
         _F.name.in_(names), _F.state == states.SUCCESS,
         _F.subject.is_not(None),
         _F.finished_at > schema.now() - seconds)
     with db.transaction() as connection:
-        return list(connection.execute(query).scalars())
+        return list(dict.fromkeys(connection.execute(query).scalars()))
 
 
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:

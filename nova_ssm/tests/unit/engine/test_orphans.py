@@ -132,16 +132,40 @@ def test_workers_begin_with_other_flows(db, filler):
     workers = filler.workers(4)
     filler.unfinished(400, [None])
     page = orphans.page(db, 400)
-    shares = [{row.uuid for row in page.for_worker(one)[:60]}
-              for one in workers]
-    assert not any(a & b for a, b in itertools.combinations(shares, 2))
+    shares = [{row.uuid for row in page.share(one)} for one in workers]
+    assert set.union(*shares) == uuids(db)
+    assert sum(map(len, shares)) == 400
+    assert min(map(len, shares)) > 50
+
+
+def test_who_has_no_share_goes_another_way_than_the_others(db, filler):
+    """Two that have nothing to do do not follow each other."""
+    filler.unfinished(400, [None])
+    page = orphans.page(db, 400)
+    first = [{row.uuid for row in page.rest(one)[:40]}
+             for one in ('one', 'two')]
+    assert len(set.intersection(*first)) < 20
+
+
+def test_what_others_have_taken_meanwhile_is_not_tried(db, filler):
+    me, other = filler.workers(2)
+    filler.unfinished(100, [None])
+    share = {row.uuid for row in orphans.page(db, 100).share(me)}
+    tried = []
+    for row in orphans.Looks(db).look(me):
+        if not tried:
+            with db.transaction() as connection:
+                connection.execute(schema.flows.update().where(
+                    F.uuid.not_in(share)).values(owner=other))
+        tried.append(row.uuid)
+    assert set(tried) == share
 
 
 @given(st.integers(1, 8), st.integers(0, 60), st.booleans())
-def test_each_worker_tries_all_of_them(workers, number, registered):
+def test_each_flow_is_in_one_share_or_the_other(workers, number, registered):
     Row = collections.namedtuple('Row', 'uuid')
     live = ['worker-%d' % index for index in range(workers)]
     page = orphans.Page([Row(str(index)) for index in range(number)], live,
                         None)
     me = live[-1] if registered else 'new'
-    assert sorted(page.for_worker(me)) == sorted(page.rows)
+    assert sorted(page.share(me) + page.rest(me)) == sorted(page.rows)
