@@ -43,6 +43,7 @@ from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import keeping
+from nova_ssm.engine import ownership
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
@@ -103,8 +104,7 @@ class FlowLog:
     :param largest: the bytes that one task may give; None if that is not
         limited
     :ivar ended: the state that the flow is written to have ended in
-    :ivar lapses: how often the worker's lease had run out when the flow was
-        ours for certain; None if that is to be asked
+    :ivar ownership: asked before each step
     """
 
     def __init__(self, db: database.Database,
@@ -131,8 +131,7 @@ class FlowLog:
         self.children: list[FlowRequest] = []
         self.ended: str | None = None
         self.worker = worker
-        self.lapses: int | None = None
-        self._board = board
+        self.ownership = ownership.Ownership(db, flow_uuid, worker, board)
         self._db = db
         self._serializer = serializer
         self._after_commit = after_commit
@@ -148,51 +147,13 @@ class FlowLog:
         """
         state = detail.state
         if state in (taskflow_states.RUNNING, taskflow_states.REVERTING):
-            self._check_owner()
+            self.ownership.check()
         if detail.name == taskflow_storage.Storage.injector_name:
             return
         if state == taskflow_states.RUNNING:
             self._note_running(detail)
         elif state in _KEPT:
             self._note_ended(detail)
-
-    def _check_owner(self) -> None:
-        """Begin no step without a lease that has lasted all the time.
-
-        An expired lease is no harm if nobody has claimed the flow since. Who
-        did would meet our next row, but the effect comes before the row.
-        """
-        if self.worker.suspended.is_set():
-            raise exception.FlowSuspended(
-                'flow %s is suspended: worker %s is being stopped'
-                % (self.uuid, self.writer))
-        if (self.worker.valid and self.worker.lapses == self.lapses and
-                self._board.holds(self.uuid)):
-            return
-        self._keep_claim()
-        if not self.worker.valid:
-            self._wait(self.worker.renew)
-        lapses = self.worker.lapses
-        owner = self._write(lambda connection: connection.execute(
-            sa.select(schema.flows.c.owner).where(
-                schema.flows.c.uuid == self.uuid)).scalar())
-        if owner != self.writer:
-            raise exception.FlowLost(
-                'flow %s was taken over while worker %s was silent for longer '
-                'than its lease' % (self.uuid, self.writer))
-        self.lapses = lapses
-
-    def _keep_claim(self) -> None:
-        while not self._board.holds(self.uuid):
-            try:
-                if not self._board.keep(self.uuid, self.writer):
-                    raise exception.FlowLost(
-                        'flow %s was claimed by another worker' % self.uuid)
-            except exception.BoardUnusable:
-                if self.worker.suspended.wait(0.5):
-                    raise exception.FlowSuspended(
-                        'flow %s is suspended: worker %s is being stopped'
-                        % (self.uuid, self.writer)) from None
 
     def _note_running(self, detail: models.AtomDetail) -> None:
         # A retry goes from SUCCESS to SUCCESS: what comes now is new.

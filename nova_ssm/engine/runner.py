@@ -12,7 +12,7 @@
 
 """Runs flows durably: starts them, resumes them, and says how they ended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import os
@@ -33,10 +33,12 @@ from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import journal
 from nova_ssm.engine import loading
+from nova_ssm.engine import ownership
 from nova_ssm.engine import registry as registry_module
 from nova_ssm.engine import resuming
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
+from nova_ssm.engine import task as ssm_task
 from nova_ssm.engine import worker as worker_module
 
 LOG = logging.getLogger(__name__)
@@ -105,7 +107,8 @@ class Runner:
         self._worker: worker_module.Worker | None = None
         self._lock = threading.Lock()
         self._idle = threading.Condition()
-        self._running = 0
+        self._running: dict[str, ownership.Ownership] = {}
+        self._stopping = threading.Event()
         self._unreleased: dict[str, str] = {}
 
     @property
@@ -116,10 +119,26 @@ class Runner:
                 if self._worker is None or self._worker.pid != os.getpid():
                     worker = worker_module.Worker(
                         self.db, self._host, self._lease)
+                    if self._stopping.is_set():
+                        worker.suspend()
                     worker.start(renew=self._renew)
                     self.board.attach(worker, self._renew)
                     self._worker = worker
         return self._worker
+
+    def suspend(self) -> None:
+        """Let each flow stop at its next step, and others go on with it.
+
+        What is asked for from now on is posted, and not begun.
+        """
+        with self._lock:
+            self._stopping.set()
+            worker = self._worker
+        if worker is not None and worker.pid == os.getpid():
+            worker.suspend()
+        with self._idle:
+            for held in self._running.values():
+                held.wake()
 
     def close(self, patience: float | None = None) -> None:
         """Stop at the next step of each flow, and give the lease back.
@@ -130,22 +149,33 @@ class Runner:
         :param patience: how many seconds to wait for the steps that are
             under way, by default for as long as the lease lasts
         """
+        self.suspend()
         worker = self._worker
         if worker is not None and worker.pid == os.getpid():
-            worker.suspend()
             with self._idle:
                 idle = self._idle.wait_for(
                     lambda: not self._running,
                     self._lease if patience is None else patience)
+                left = sorted(self._running)
+            if left:
+                LOG.warning('Worker %s stops while steps of these flows are '
+                            'under way: %s', worker.id, ', '.join(left))
             self.board.detach(idle)
             worker.stop(idle)
             self._worker = None
         self.db.close()
 
+    def held(self) -> dict[str, ownership.Ownership]:
+        """The flows that this process runs, by uuid."""
+        with self._idle:
+            return dict(self._running)
+
     # -- running ----------------------------------------------------------
 
     def run(self, request: journal.FlowRequest) -> Outcome:
         """Start a flow and run it, and its children, to the end.
+
+        A process that is being stopped leaves it to others.
 
         :raises UnknownFlow: if no flow of that name is registered
         :raises NotSerializable: if it is given what cannot be journaled
@@ -153,6 +183,8 @@ class Runner:
             the flow is left to recovery
         """
         request.version = self.registry.get(request.name).version
+        if self._stopping.is_set():
+            return self._leave(request)
         worker = self.worker
         lapses = worker.lapses
         self.board.start(request, owner=worker.id)
@@ -160,13 +192,20 @@ class Runner:
             self.after_commit(request.uuid, states.START, None, None)
         return self._run_started(request, worker, lapses)
 
+    def _leave(self, request: journal.FlowRequest) -> Outcome:
+        """Post a flow that came while this process is being stopped."""
+        LOG.info('Flow %s (%s) is left to another worker: this one is being '
+                 'stopped', request.uuid, request.name)
+        self.board.start(request, owner=None)
+        return Outcome(request.uuid, LOST)
+
     def _run_started(self, request: journal.FlowRequest,
                      worker: worker_module.Worker,
                      lapses: int | None) -> Outcome:
         if not self.board.holds(request.uuid):
             self.board.adopt(request.uuid, worker.id)
         log = self._log_of(worker, request.uuid, request.next_seq)
-        log.lapses = lapses
+        log.ownership.lapses = lapses
         detail = journal.new_detail(
             request.uuid, request.name,
             {**request.store, 'context': request.context})
@@ -181,14 +220,17 @@ class Runner:
         next_seq = self.board.claim(job, self.worker.id)
         return self.resume_claimed(job.uuid, job.name, next_seq)
 
-    def resume_claimed(self, uuid: str, name: str,
-                       next_seq: int) -> Outcome:
+    def resume_claimed(self, uuid: str, name: str, next_seq: int,
+                       at_rest: Callable[[], None] | None = None) -> Outcome:
         """Go on with a flow that this worker owns.
 
+        :param at_rest: called when one of its tasks begins to wait
         :raises Exception: if it cannot be read back, or not be journaled;
             it is free again then
         """
         log = self._log(uuid, next_seq)
+        if at_rest is not None:
+            log.ownership.at_rest = at_rest
         with self._holding(log):
             # Failing here is no reason to revert: it may be readable
             # elsewhere, or later.
@@ -214,7 +256,7 @@ class Runner:
     def _holding(self, log: journal.FlowLog) -> Iterator[None]:
         """Let go of a flow, and its children, that are not run to the end."""
         with self._idle:
-            self._running += 1
+            self._running[log.uuid] = log.ownership
         try:
             yield
         except BaseException as exc:
@@ -225,7 +267,7 @@ class Runner:
             raise
         finally:
             with self._idle:
-                self._running -= 1
+                del self._running[log.uuid]
                 self._idle.notify_all()
 
     def release(self, uuid: str, owner: str) -> None:
@@ -259,7 +301,7 @@ class Runner:
         # They are ours, whatever has become of their parent.
         for child in log.children:
             outcome.children.append(
-                self._run_started(child, log.worker, log.lapses))
+                self._run_started(child, log.worker, log.ownership.lapses))
         return outcome
 
     def _run_graph(self, log: journal.FlowLog, detail: models.FlowDetail,
@@ -299,6 +341,9 @@ class Runner:
                       flow_type.factory(), detail, writer))
         engine.compile()
         log.tasks = {atom.name: atom for atom in engine.atoms}
+        for atom in engine.atoms:
+            if isinstance(atom, ssm_task.Task):
+                atom.wait = log.ownership.wait
         log.choosers = engine.choosers
         engine.prepare()
         engine.validate()

@@ -20,6 +20,8 @@
               finish or skip. Default: execute again.
 """
 
+from collections.abc import Callable
+import time
 from typing import Any, ClassVar
 
 from taskflow import task as taskflow_task
@@ -41,6 +43,10 @@ class Task(taskflow_task.Task):
     once: ClassVar[bool] = False
     #: One line on what revert does, shown to people.
     reversion: ClassVar[str] = ''
+    #: Waits for some seconds, in the middle of a task. A flow that is to go
+    #: on elsewhere stops right there, as if its process were killed, and one
+    #: that only waits keeps no other from being resumed.
+    wait: Callable[[float], None] = staticmethod(time.sleep)
 
     def recover(self, *args: Any, **kwargs: Any) -> Any:
         """Finish what an earlier attempt of execute may have begun.

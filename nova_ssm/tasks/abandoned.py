@@ -55,7 +55,7 @@ class LookAfter(base.NovaTask):
         # By now every compute has given up that called the dead conductor.
         ready_at = time.monotonic() + window()
         while time.monotonic() < ready_at:
-            time.sleep(self.poll)
+            self.wait(self.poll)
         db = self.manager.ssm.runner.db
         # Those that were told before it died, and while we have waited.
         for uuid in queries.subjects_finished(

@@ -69,7 +69,7 @@ class _EndMoves(abandoned.LookAfter):
             if uuid not in queries.subjects_finished(db, self.flows,
                                                      abandoned.window()):
                 return True
-            time.sleep(self.poll)
+            self.wait(self.poll)
         return False
 
     def _look_at(self, context: types.Context,

@@ -90,7 +90,7 @@ class Cast(base.NovaTask):
                     LOG.warning('Whether compute %s has taken the server '
                                 'cannot be seen, looking until it can: %s',
                                 host, exc, instance=instance)
-            time.sleep(self.poll)
+            self.wait(self.poll)
 
     def _ping(self, context: types.Context, host: str) -> bool:
         """Whether the compute answers behind all that it was sent before."""

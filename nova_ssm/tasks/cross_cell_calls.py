@@ -87,7 +87,7 @@ class Call(casts.Cast):
                 heard = time.monotonic()
             if time.monotonic() > heard + CONF.rpc_response_timeout:
                 break
-            time.sleep(self.poll)
+            self.wait(self.poll)
         raise messaging.MessagingTimeout(
             'Compute %s has not ended %s in time' % (host, self.event))
 
