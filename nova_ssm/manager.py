@@ -53,6 +53,21 @@ class ComputeTaskManager(manager.ComputeTaskManager):
         if self._workflows:
             self.ssm.start(self._on_worker_death)
 
+    def set_shutdown_in_progress(self) -> None:
+        """Let other conductors go on: this worker is told to stop.
+
+        Called before it takes its last messages. Their flows are journaled,
+        and not begun here.
+        """
+        self.ssm.suspend()
+
+    def graceful_shutdown(self, timeout: float) -> None:
+        """Wait for the steps that are under way, and give the lease back.
+
+        :param timeout: seconds that are left of Nova's own
+        """
+        self.ssm.stop(timeout)
+
     def _on_worker_death(self, worker_id: str) -> None:
         for workflow in {id(w): w for w in
                          self._workflows.values()}.values():

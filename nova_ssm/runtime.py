@@ -82,8 +82,22 @@ class Runtime:
                     self._ages)
                 self._purger.start()
 
-    def stop(self) -> None:
-        """Look no more, and give the lease back."""
+    def suspend(self) -> None:
+        """Let each flow stop at its next step, and others go on with it.
+
+        What is asked for from now on is left to others, too.
+        """
+        with self._lock:
+            if self._recovery is not None:
+                self._recovery.suspend()
+        self.runner.suspend()
+
+    def stop(self, patience: float | None = None) -> None:
+        """Look no more, and give the lease back.
+
+        :param patience: seconds to wait for the steps that are under way, by
+            default for as long as the lease lasts
+        """
         with self._lock:
             if self._recovery is not None:
                 self._recovery.stop()
@@ -91,4 +105,4 @@ class Runtime:
             if self._purger is not None:
                 self._purger.stop()
                 self._purger = None
-            self.runner.close()
+            self.runner.close(patience)

@@ -21,6 +21,7 @@ eventlet when it is imported and must be the first.
 """
 
 import sys
+import time
 import typing
 
 NAMESPACE = 'nova.conductor.compute_task_manager'
@@ -43,9 +44,28 @@ def conductor_manager(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
         return manager.ConductorManager(*args, **kwargs)
     manager.ComputeTaskManager = _load()
     made = _make(manager.ConductorManager, *args, **kwargs)
-    # What the patch does for every compute task manager.
-    made.post_start_hook = made.compute_task_mgr.post_start_hook
+    _hook(made, made.compute_task_mgr)
     return made
+
+
+def _hook(made: typing.Any, tasks: typing.Any) -> None:
+    """Do what the patch does for every compute task manager."""
+    made.post_start_hook = tasks.post_start_hook
+    told, ended = made.set_shutdown_in_progress, made.graceful_shutdown
+
+    def set_shutdown_in_progress() -> None:
+        told()
+        tasks.set_shutdown_in_progress()
+
+    def graceful_shutdown(timeout: float) -> None:
+        began = time.monotonic()
+        # Before Nova, which shuts down what the steps under way need. It
+        # keeps as much of the time for that.
+        tasks.graceful_shutdown(max(0, timeout - 20))
+        ended(max(0, timeout - (time.monotonic() - began)))
+
+    made.set_shutdown_in_progress = set_shutdown_in_progress
+    made.graceful_shutdown = graceful_shutdown
 
 
 def _make(cls: typing.Any, *args: typing.Any,

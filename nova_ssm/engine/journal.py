@@ -146,7 +146,7 @@ class FlowLog:
         :raises FlowLost: if the flow has another owner
         """
         state = detail.state
-        if state in (taskflow_states.RUNNING, taskflow_states.REVERTING):
+        if state in _ASKED:
             self.ownership.check()
         if detail.name == taskflow_storage.Storage.injector_name:
             return
@@ -327,6 +327,11 @@ class FlowLog:
             self._after_commit(self.uuid, kind, atom, state)
 
 
+#: What is not noted of a flow that is to go on elsewhere: that a step begins,
+#: or fails. It may fail since this process is being stopped.
+_ASKED = frozenset((taskflow_states.RUNNING, taskflow_states.REVERTING,
+                    taskflow_states.FAILURE,
+                    taskflow_states.REVERT_FAILURE))
 _ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
                     taskflow_states.REVERTED,
                     taskflow_states.REVERT_FAILURE))

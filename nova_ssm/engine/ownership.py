@@ -128,5 +128,13 @@ class Ownership:
                 schema.flows.c.uuid == self.uuid)).scalar()
 
 
+def of_worker(db: database.Database, worker_id: str) -> set[str]:
+    """The unfinished flows that a worker owns, by uuid."""
+    c = schema.flows.c
+    with db.transaction() as connection:
+        return set(connection.execute(sa.select(c.uuid).where(
+            c.owner == worker_id, c.finished_at.is_(None))).scalars())
+
+
 def _nothing() -> None:
     """What a flow in the thread of its request frees when it waits."""

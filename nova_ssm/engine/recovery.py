@@ -22,6 +22,7 @@ import time
 from oslo_log import log as logging
 
 from nova_ssm.engine import jobboard
+from nova_ssm.engine import ownership
 from nova_ssm.engine import runner as runner_module
 from nova_ssm.engine import worker
 
@@ -35,7 +36,8 @@ class Recovery:
     """Resumes the flows of dead workers.
 
     :param interval: seconds between two looks
-    :param concurrency: how many flows are resumed side by side
+    :param concurrency: how many flows are resumed side by side; one that
+        only waits does not count
     :param on_death: told the id of each worker that is found dead; may be
         told of the same one by several processes
     """
@@ -44,12 +46,16 @@ class Recovery:
                  interval: float = 1.0, concurrency: int = 4,
                  on_death: Callable[[str], None] | None = None) -> None:
         self._runner = runner
-        self._host = host
         self._interval = interval
         self._on_death = on_death
         self._slots = threading.Semaphore(concurrency)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._watch = worker.Watch(host)
+        #: How often our lease had run out, and until when the others may
+        #: need to renew theirs.
+        self._lapses: int | None = None
+        self._patient_until = 0.0
         #: Flows of a name or version that this process does not know.
         self._foreign: set[str] = set()
         #: When flows that broke may be tried again, and how long to wait
@@ -62,21 +68,25 @@ class Recovery:
             target=self._run, name='ssm-recovery', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Look no more. What is being resumed goes on."""
+    def suspend(self) -> None:
+        """Take nothing more. What is being resumed goes on."""
         self._stop.set()
+
+    def stop(self) -> None:
+        """As :meth:`suspend`, and wait until nobody looks any more."""
+        self.suspend()
         if self._thread is not None:
             self._thread.join(5)
 
     def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 self.look()
             except Exception as exc:  # noqa: BLE001 - try again, and say so
+                self._be_patient()
                 LOG.warning('Looking for flows without an owner failed, '
                             'trying again: %s', exc)
-            if self._stop.wait(self._interval):
-                return
+            self._stop.wait(self._interval)
 
     def look(self) -> int:
         """Take what is free, as far as there are hands.
@@ -84,39 +94,80 @@ class Recovery:
         :returns: how many flows were taken
         """
         # Asking for it registers it: its flows are not taken for orphans.
-        LOG.debug('%s looks for flows without an owner',
-                  self._runner.worker.id)
+        me = self._runner.worker
+        LOG.debug('%s looks for flows without an owner', me.id)
         self._runner.release_again()
+        workers = worker.registered(self._runner.db)
+        self._see_lapse(me, workers)
+        self._let_go_of_lost(me)
         try:
-            self._bury_the_dead()
+            self._bury_the_dead(me, workers)
         finally:
             # Who cannot be buried now does not keep the others waiting.
-            taken = self._take_free()
+            taken = self._take_free(workers)
         return taken
 
-    def _take_free(self) -> int:
+    # -- who is dead ------------------------------------------------------
+
+    def _see_lapse(self, me: worker.Worker,
+                   workers: list[worker.Registered]) -> None:
+        """Do not take others for dead when it was us who were away.
+
+        When the database was away, or its clock was set, the leases of all
+        have run out: whoever lives renews its own.
+        """
+        if not any(one.id == me.id and not one.expired for one in workers):
+            me.renew()
+        if self._lapses not in (None, me.lapses):
+            self._be_patient()
+        self._lapses = me.lapses
+
+    def _be_patient(self) -> None:
+        # A lease is renewed each third of its time, and when the database is
+        # away it is tried at least every two seconds.
+        self._patient_until = time.monotonic() + max(
+            3.0, 1.0 + self._runner.lease / 3)
+
+    @property
+    def _is_patient(self) -> bool:
+        return time.monotonic() < self._patient_until
+
+    def _bury_the_dead(self, me: worker.Worker,
+                       workers: list[worker.Registered]) -> None:
+        gone = {one.id for one in self._watch.gone(workers)}
+        silent = {one.id for one in self._watch.silent(workers)} - {me.id}
+        for one in workers:
+            if one.id in gone or one.id in silent and not self._is_patient:
+                LOG.info('Worker %s is gone, its flows are free', one.id)
+                # Told first: who dies in between lets another one tell.
+                if self._on_death is not None:
+                    self._on_death(one.id)
+                if one.id in gone:
+                    self._runner.board.evict(one.id)
+                worker.bury(self._runner.db, one, gone=one.id in gone)
+
+    def _let_go_of_lost(self, me: worker.Worker) -> None:
+        """Let flows that others have taken stop before they meet them."""
+        held = self._runner.held()
+        if not held:
+            return
+        for uuid in held.keys() - ownership.of_worker(self._runner.db, me.id):
+            held[uuid].let_go('it is not owned by worker %s any more' % me.id)
+
+    # -- what is free -----------------------------------------------------
+
+    def _take_free(self, workers: list[worker.Registered]) -> int:
         taken = 0
+        known = {one.id for one in workers} if self._is_patient else set()
         for job in self._runner.board.free_jobs(self._runner.worker.id):
             if self._stop.is_set():
                 break
-            if self._can_run(job) and self._due(job.uuid):
+            if (job.row.owner not in known and self._can_run(job) and
+                    self._due(job.uuid)):
                 if not self._slots.acquire(blocking=False):
                     break
                 taken += self._take(job)
         return taken
-
-    def _bury_the_dead(self) -> None:
-        db = self._runner.db
-        gone = set(worker.dead_neighbours(db, self._host))
-        silent = set(worker.expired(db)) - {self._runner.worker.id}
-        for one in sorted(gone | silent):
-            LOG.info('Worker %s is gone, its flows are free', one)
-            # Told first: who dies in between lets another one tell.
-            if self._on_death is not None:
-                self._on_death(one)
-            if one in gone:
-                self._runner.board.evict(one)
-            worker.bury(db, one, gone=one in gone)
 
     def _due(self, uuid: str) -> bool:
         return self._later.get(uuid, (0, 0))[0] <= time.monotonic()
@@ -135,30 +186,32 @@ class Recovery:
     def _take(self, job: jobboard.SQLJob) -> bool:
         """Resume a flow in a thread that gives its slot back."""
         me = self._runner.worker.id
+        slot = _Slot(self._slots)
         try:
             next_seq = self._runner.board.claim(job, me)
         except runner_module.Unclaimable:
-            self._slots.release()
+            slot.give_back()
             return False
         except BaseException:
-            self._slots.release()
+            slot.give_back()
             raise
         LOG.info('Resuming flow %s (%s) of %s', job.uuid, job.name,
                  job.row.owner or 'nobody')
         try:
-            threading.Thread(target=self._resume, args=(job, next_seq),
+            threading.Thread(target=self._resume, args=(job, next_seq, slot),
                              name='ssm-resume-%s' % job.uuid,
                              daemon=True).start()
         except BaseException:
             self._runner.release(job.uuid, me)
-            self._slots.release()
+            slot.give_back()
             raise
         return True
 
-    def _resume(self, job: jobboard.SQLJob, next_seq: int) -> None:
+    def _resume(self, job: jobboard.SQLJob, next_seq: int,
+                slot: '_Slot') -> None:
         try:
             outcome = self._runner.resume_claimed(
-                job.uuid, job.name, next_seq)
+                job.uuid, job.name, next_seq, at_rest=slot.give_back)
             LOG.info('Resumed flow %s (%s): %s', job.uuid, job.name,
                      outcome.state)
             self._later.pop(job.uuid, None)
@@ -171,4 +224,21 @@ class Recovery:
                           'it is; trying again in %d seconds',
                           job.uuid, job.name, delay)
         finally:
-            self._slots.release()
+            slot.give_back()
+
+
+class _Slot:
+    """A place among the flows that are being resumed, given back once.
+
+    A flow that begins to wait gives it back for good. It may wait for as
+    long as a compute is down, and so may all flows that have a place.
+    """
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots: threading.Semaphore | None = slots
+
+    def give_back(self) -> None:
+        """To be called by the thread that resumes the flow."""
+        if self._slots is not None:
+            slots, self._slots = self._slots, None
+            slots.release()

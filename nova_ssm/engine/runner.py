@@ -102,7 +102,7 @@ class Runner:
         self._engines = engine_module.Engines()
         self._serializer = serializer
         self._host = host
-        self._lease = lease
+        self.lease = lease
         self._renew = renew
         self._worker: worker_module.Worker | None = None
         self._lock = threading.Lock()
@@ -118,7 +118,7 @@ class Runner:
             with self._lock:
                 if self._worker is None or self._worker.pid != os.getpid():
                     worker = worker_module.Worker(
-                        self.db, self._host, self._lease)
+                        self.db, self._host, self.lease)
                     if self._stopping.is_set():
                         worker.suspend()
                     worker.start(renew=self._renew)
@@ -155,7 +155,7 @@ class Runner:
             with self._idle:
                 idle = self._idle.wait_for(
                     lambda: not self._running,
-                    self._lease if patience is None else patience)
+                    self.lease if patience is None else patience)
                 left = sorted(self._running)
             if left:
                 LOG.warning('Worker %s stops while steps of these flows are '

@@ -18,6 +18,7 @@ own monotonic clock says that it cannot have expired: so one that was stopped
 for longer stops before its next step.
 """
 
+import dataclasses
 import os
 import threading
 import time
@@ -32,6 +33,9 @@ from nova_ssm.engine import database
 from nova_ssm.engine import schema
 
 LOG = logging.getLogger(__name__)
+
+#: Seconds that the end of a lease may be away and still be believed.
+_LONGEST = 900.0
 
 
 class Worker:
@@ -150,37 +154,91 @@ def _started(pid: int) -> float:
     return psutil.Process(pid).create_time()
 
 
-def dead_neighbours(db: database.Database, host: str) -> list[str]:
-    """The workers of this host whose process is not there any more.
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A worker as the database knows it.
 
-    So a restart on the same host need not wait for a lease to expire.
+    :param expires_at: the end of its lease, on the database's clock
+    :param left: seconds until then
     """
+
+    id: str
+    host: str
+    pid: int
+    process_started: float
+    expires_at: float
+    left: float
+
+    @property
+    def expired(self) -> bool:
+        return self.left <= 0
+
+    def is_on(self, target: str) -> bool:
+        """Whether a name is this worker's, or that of its host."""
+        return target in (self.id, self.host.rpartition('/')[0])
+
+
+def registered(db: database.Database) -> list[Registered]:
+    """All workers, dead or alive."""
+    c = schema.workers.c
     with db.transaction() as connection:
         rows = connection.execute(sa.select(
-            schema.workers.c.id, schema.workers.c.pid,
-            schema.workers.c.process_started).where(
-                schema.workers.c.host == _place(host))).all()
-    return [row.id for row in rows
-            if not _is_running(row.pid, row.process_started)]
+            c.id, c.host, c.pid, c.process_started, c.expires_at,
+            (c.expires_at - schema.now()).label('left'))).all()
+    return [Registered(**row._mapping) for row in rows]
 
 
-def expired(db: database.Database) -> list[str]:
-    """The workers, of any host, whose lease has run out."""
-    with db.transaction() as connection:
-        return list(connection.execute(sa.select(schema.workers.c.id).where(
-            schema.workers.c.expires_at <= schema.now())).scalars())
+class Watch:
+    """Tells which workers are dead.
+
+    :param host: whose processes can be looked at
+    """
+
+    def __init__(self, host: str) -> None:
+        self._place = _place(host)
+        #: Of each worker the end of its lease, and when that is by our clock.
+        self._ends: dict[str, tuple[float, float]] = {}
+
+    def gone(self, workers: list[Registered]) -> list[Registered]:
+        """Those of this host whose process is not there any more.
+
+        So a restart on the same host need not wait for a lease to expire.
+        """
+        return [one for one in workers if one.host == self._place and
+                not _is_running(one.pid, one.process_started)]
+
+    def silent(self, workers: list[Registered]) -> list[Registered]:
+        """Those whose lease has run out.
+
+        On the database's clock, or on ours, counted from when we first saw
+        that lease: the database's may have been set back, or be that of
+        another machine after a failover, and a lease that ended in seconds
+        would last for an hour then.
+        """
+        now = _clock()
+        self._ends = {one.id: self._end(one, now) for one in workers}
+        return [one for one in workers
+                if one.expired or self._ends[one.id][1] <= now]
+
+    def _end(self, one: Registered, now: float) -> tuple[float, float]:
+        before = self._ends.get(one.id)
+        if before is not None and before[0] == one.expires_at:
+            return before
+        return one.expires_at, now + min(one.left, _LONGEST)
 
 
-def bury(db: database.Database, worker_id: str, gone: bool) -> None:
+def bury(db: database.Database, dead: Registered, gone: bool) -> None:
     """Remove a dead worker: its flows are free.
 
     :param gone: whether its process is known to be gone. If not, it may have
-        renewed its lease since it was found expired, and be at work: then it
+        renewed its lease since it was looked at, and be at work: then it
         stays. One that is silent for longer registers anew.
     """
-    query = schema.workers.delete().where(schema.workers.c.id == worker_id)
+    c = schema.workers.c
+    query = schema.workers.delete().where(c.id == dead.id)
     if not gone:
-        query = query.where(schema.workers.c.expires_at <= schema.now())
+        query = query.where(c.expires_at.between(
+            dead.expires_at - 0.001, dead.expires_at + 0.001))
     db.write(lambda connection: connection.execute(query))
 
 

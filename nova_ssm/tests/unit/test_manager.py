@@ -44,12 +44,15 @@ def journal(tmp_path, monkeypatch):
         CONF.clear_override(name, 'ssm')
 
 
+#: What the service calls, not a client.
+HOOKS = ('post_start_hook', 'set_shutdown_in_progress', 'graceful_shutdown')
+
 METHODS = {
     name: [parameter.name for parameter in inspect.signature(
         method).parameters.values()][2:]
     for name, method in vars(manager.ComputeTaskManager).items()
     if name in ('_live_migrate', '_cold_migrate') or
-    not name.startswith('_') and name != 'post_start_hook'}
+    not name.startswith('_') and name not in HOOKS}
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -118,6 +121,17 @@ def test_recovers_in_each_worker_if_there_is_a_workflow(journal, monkeypatch,
     started.assert_not_called()
     made.post_start_hook()
     assert started.call_count == len(workflows)
+
+
+def test_the_service_stops_what_runs_within_its_own_time(journal,
+                                                         monkeypatch):
+    calls = mock.Mock()
+    monkeypatch.setattr(runtime.Runtime, 'suspend', calls.suspend)
+    monkeypatch.setattr(runtime.Runtime, 'stop', calls.stop)
+    made = manager.ComputeTaskManager()
+    made.set_shutdown_in_progress()
+    made.graceful_shutdown(12)
+    assert calls.mock_calls == [mock.call.suspend(), mock.call.stop(12)]
 
 
 # -- what stops the start, and what it says -------------------------------

@@ -30,6 +30,7 @@ from nova_ssm import patching
 # (or none): a real one asks for a cloud.
 SCRIPT = '''
 import json
+import math
 import sys
 import types
 
@@ -40,10 +41,17 @@ assert 'nova' not in sys.modules, 'the launcher decides nothing when imported'
 ours = types.ModuleType('nova_ssm.manager')
 if '--broken' not in sys.argv:
     class ComputeTaskManager:
-        started = 0
+        def __init__(self):
+            self.told = []
 
         def post_start_hook(self):
-            self.started += 1
+            self.told.append('started')
+
+        def set_shutdown_in_progress(self):
+            self.told.append('stopping')
+
+        def graceful_shutdown(self, timeout):
+            self.told.append('at most %d seconds' % math.ceil(timeout))
 
     ours.ComputeTaskManager = ComputeTaskManager
 sys.modules['nova_ssm.manager'] = ours
@@ -52,7 +60,10 @@ sys.argv = ['nova-ssm-conductor', *sys.argv[1:3]]
 
 def serve(server, workers=None):
     manager = server.manager
-    manager.post_start_hook()   # as a worker does when it has started
+    # As a worker does when it has started, and when it is stopped.
+    manager.post_start_hook()
+    manager.set_shutdown_in_progress()
+    manager.graceful_shutdown(50)
     options = nova.conf.CONF.conductor
     print('FACTS', json.dumps({
         'binary': server.binary,
@@ -60,7 +71,8 @@ def serve(server, workers=None):
         'host': server.host,
         'class': type(manager).__name__,
         'ours': type(manager.compute_task_mgr) is ours.ComputeTaskManager,
-        'started': manager.compute_task_mgr.started,
+        'told': manager.compute_task_mgr.told,
+        'stopping': manager._shutdown_in_progress.is_set(),
         'serves': manager.additional_endpoints == [manager.compute_task_mgr],
         'option': (options.compute_task_manager
                    if 'compute_task_manager' in options else None),
@@ -135,9 +147,10 @@ def test_is_nova_conductor_with_our_manager(nova, config):
              if line.startswith('FACTS ')]
     assert json.loads(facts[0]) == {
         'binary': 'nova-conductor', 'topic': 'conductor', 'host': 'host1',
-        'class': 'ConductorManager', 'ours': True, 'started': 1,
-        'serves': True, 'option': None if nova else 'nova_ssm',
-        'eventlet': False}
+        'class': 'ConductorManager', 'ours': True,
+        'told': ['started', 'stopping', 'at most 30 seconds'],
+        'stopping': True, 'serves': True,
+        'option': None if nova else 'nova_ssm', 'eventlet': False}
 
 
 def test_a_broken_manager_stops_the_start(nova, config):

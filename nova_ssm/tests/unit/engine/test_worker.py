@@ -12,6 +12,7 @@
 
 """The lease of a worker process."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -169,26 +170,41 @@ def as_process(one, pid):
     return one
 
 
+def gone(db, host='host'):
+    """Who is found to be gone by a worker of that host."""
+    return [one.id for one in worker.Watch(host).gone(worker.registered(db))]
+
+
+def silent(db, watch=None):
+    return [one.id for one in (watch or worker.Watch('host')).silent(
+        worker.registered(db))]
+
+
+def row_of(one, db):
+    [row] = [row for row in worker.registered(db) if row.id == one.id]
+    return row
+
+
 def test_a_killed_neighbour_is_buried(make, db, neighbour):
     one = as_process(make(), neighbour.pid)
-    assert worker.dead_neighbours(db, 'host') == []
+    assert gone(db) == []
     neighbour.kill()
     # Before its parent has asked, it is still there as a zombie.
     while psutil.Process(neighbour.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert worker.dead_neighbours(db, 'host') == [one.id]
-    worker.bury(db, one.id, gone=True)
+    assert gone(db) == [one.id]
+    worker.bury(db, row_of(one, db), gone=True)
     assert alive(db) == set()
 
 
-def test_a_silent_worker_of_any_host_is_expired(make, db):
+def test_a_silent_worker_of_any_host_is_found(make, db):
     one, other = make(host='one'), make(host='other')
     one.renew()
     other.renew()
     with db.transaction() as connection:
         connection.execute(schema.workers.update().where(
             schema.workers.c.id == one.id).values(expires_at=0))
-    assert worker.expired(db) == [one.id]
+    assert silent(db) == [one.id]
 
 
 def test_who_woke_up_in_time_is_not_buried(make, db):
@@ -197,16 +213,24 @@ def test_who_woke_up_in_time_is_not_buried(make, db):
     one.renew()
     with db.transaction() as connection:
         connection.execute(schema.workers.update().values(expires_at=0))
-    assert worker.expired(db) == [one.id]
+    found = row_of(one, db)
+    assert found.expired
     one.renew()
-    worker.bury(db, one.id, gone=False)
+    worker.bury(db, found, gone=False)
     assert alive(db) == {one.id}
+
+
+def test_a_silent_worker_is_buried(make, db):
+    one = make()
+    one.renew()
+    worker.bury(db, row_of(one, db), gone=False)
+    assert worker.registered(db) == []
 
 
 def test_who_was_buried_alive_registers_anew(make, db):
     one = make()
     one.renew()
-    worker.bury(db, one.id, gone=True)
+    worker.bury(db, row_of(one, db), gone=True)
     lapses = one.lapses
     one.renew()
     assert alive(db) == {one.id}
@@ -214,12 +238,11 @@ def test_who_was_buried_alive_registers_anew(make, db):
     assert one.lapses == lapses + 1
 
 
-def test_a_neighbour_that_was_waited_for_is_buried_too(
-        make, db, neighbour):
+def test_a_neighbour_that_was_waited_for_is_gone_too(make, db, neighbour):
     one = as_process(make(), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.dead_neighbours(db, 'host') == [one.id]
+    assert gone(db) == [one.id]
 
 
 def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
@@ -227,14 +250,14 @@ def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
     with db.transaction() as connection:
         connection.execute(schema.workers.update().values(
             process_started=schema.workers.c.process_started - 100))
-    assert worker.dead_neighbours(db, 'host') == [one.id]
+    assert gone(db) == [one.id]
 
 
 def test_who_lives_elsewhere_is_left_alone(make, db, neighbour):
     as_process(make(host='elsewhere'), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.dead_neighbours(db, 'host') == []
+    assert gone(db) == []
 
 
 def test_who_lives_in_another_container_is_left_alone(
@@ -245,10 +268,10 @@ def test_who_lives_in_another_container_is_left_alone(
         as_process(make(), neighbour.pid)
     neighbour.kill()
     neighbour.wait()
-    assert worker.dead_neighbours(db, 'host') == []
+    assert gone(db) == []
 
 
-def test_a_process_that_may_not_be_looked_at_is_not_buried(
+def test_a_process_that_may_not_be_looked_at_is_not_gone(
         make, db, monkeypatch):
     make().renew()
 
@@ -256,4 +279,76 @@ def test_a_process_that_may_not_be_looked_at_is_not_buried(
         raise psutil.AccessDenied(pid)
 
     monkeypatch.setattr(psutil, 'Process', process)
-    assert worker.dead_neighbours(db, 'host') == []
+    assert gone(db) == []
+
+
+def test_a_worker_is_known_by_its_name_and_by_that_of_its_host(make, db):
+    one = make(host='host')
+    one.renew()
+    row = row_of(one, db)
+    assert row.is_on(one.id) and row.is_on('host')
+    assert not row.is_on('hos') and not row.is_on(one.id + '0')
+
+
+# -- the clock of the database ---------------------------------------------
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Our own clock, which the database's has nothing to do with."""
+    now = [1000.0]
+    monkeypatch.setattr(worker, '_clock', lambda: now[0])
+    return now
+
+
+def set_database_clock(db, seconds):
+    """As if the database's clock had been set: its times are off by that."""
+    with db.transaction() as connection:
+        connection.execute(schema.workers.update().values(
+            expires_at=schema.workers.c.expires_at - seconds))
+
+
+def test_a_clock_that_is_set_back_gives_the_dead_no_longer_lease(
+        make, db, clock):
+    watch, one = worker.Watch('host'), make(lease=10)
+    one.renew()
+    assert silent(db, watch) == []
+    set_database_clock(db, -3600)       # to a time before it was renewed
+    clock[0] += 1
+    assert silent(db, watch) == []      # it may have been renewed just now
+    clock[0] += worker._LONGEST
+    assert silent(db, watch) == [one.id]
+
+
+def test_a_lease_seen_before_the_clock_was_set_back_lasts_as_long_as_then(
+        make, db, clock, monkeypatch):
+    watch, one = worker.Watch('host'), make(lease=10)
+    one.renew()
+    [row] = worker.registered(db)
+    assert watch.silent([row]) == []
+    # The row stays as it is; only what is left of it is another time.
+    later = dataclasses.replace(row, left=row.left + 3600)
+    clock[0] += 9
+    assert watch.silent([later]) == []
+    clock[0] += 2
+    assert watch.silent([later]) == [later]
+
+
+def test_who_renews_by_a_clock_that_was_set_back_lives(make, db, clock):
+    watch, one = worker.Watch('host'), make(lease=10)
+    for _time in range(5):
+        one.renew()
+        set_database_clock(db, -3600)
+        assert silent(db, watch) == []
+        clock[0] += 9
+
+
+def test_a_clock_that_is_set_forward_ends_a_lease_early(make, db, clock):
+    """The one who had it asks for its flows when it renews."""
+    one = make(lease=10)
+    one.renew()
+    lapses = one.lapses
+    set_database_clock(db, 3600)
+    assert silent(db) == [one.id]
+    one.renew()
+    assert silent(db) == []
+    assert one.lapses == lapses + 1

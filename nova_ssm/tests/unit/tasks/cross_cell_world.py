@@ -49,6 +49,7 @@ from nova_ssm.tasks import cross_cell
 from nova_ssm.tasks import cross_cell_calls
 from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.tasks import cross_cell_computes
+from nova_ssm.tests.unit.tasks import waiting
 
 UUID = 'a1000000-0000-4000-8000-000000000001'
 CELL1 = 'c1000000-0000-4000-8000-000000000001'
@@ -346,8 +347,7 @@ class CrossCellWorld:
         """Let Nova's objects and services live in this world."""
         conf = types.SimpleNamespace(rpc_response_timeout=60,
                                      long_rpc_timeout=200)
-        clock = types.SimpleNamespace(monotonic=lambda: self.now,
-                                      sleep=self.sleep)
+        clock = types.SimpleNamespace(monotonic=lambda: self.now)
         replaced = (
             (nova_context, 'set_target_cell', self._set_target_cell),
             (objects.CellMapping, 'get_by_uuid',
@@ -367,6 +367,7 @@ class CrossCellWorld:
             (cross_cell_calls, 'CONF', conf),
             (cross_cell._patiently, 'sleep',
              lambda seconds: self.sleep(seconds)),
+            *waiting.replaced(lambda seconds: self.sleep(seconds)),
         )
         with contextlib.ExitStack() as stack:
             for owner, name, new in replaced:

@@ -39,6 +39,7 @@ from nova_ssm import compat
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import casts
 from nova_ssm.tests.unit.engine import helpers
+from nova_ssm.tests.unit.tasks import waiting
 from nova_ssm.tests.unit.tasks import world as world_module
 
 CELL1 = world_module.CELL1
@@ -368,7 +369,8 @@ class LiveWorld(world_module.World):
             (compat, 'alt_topic',
              lambda api, context, host: 'compute-alt'),
             (casts, 'time', types.SimpleNamespace(
-                monotonic=lambda: self.now, sleep=self.sleep)),
+                monotonic=lambda: self.now)),
+            *waiting.replaced(self.sleep),
             (casts, 'CONF', types.SimpleNamespace(rpc_response_timeout=60)),
             (allocations, 'time', types.SimpleNamespace(sleep=self.sleep)),
         )

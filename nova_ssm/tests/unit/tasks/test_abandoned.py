@@ -23,6 +23,7 @@ import pytest
 
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
+from nova_ssm.tests.unit.tasks import waiting
 from nova_ssm.tests.unit.tasks import world as world_module
 
 UUID = 'a1'
@@ -39,8 +40,9 @@ def slept(monkeypatch):
     def sleep(seconds):
         clock.now += seconds
 
-    clock.sleep = sleep
     monkeypatch.setattr(abandoned, 'time', clock)
+    for what in waiting.replaced(sleep):
+        monkeypatch.setattr(*what)
     monkeypatch.setattr(abandoned, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
     return clock

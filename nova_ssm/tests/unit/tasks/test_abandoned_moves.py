@@ -69,6 +69,9 @@ def journal(monkeypatch):
     made = Journal()
     monkeypatch.setattr(abandoned, 'time', made)
     monkeypatch.setattr(abandoned_moves, 'time', made)
+    # Not in the time of the world, in which others wait.
+    monkeypatch.setattr(abandoned.LookAfter, 'wait',
+                        staticmethod(made.sleep))
     monkeypatch.setattr(abandoned, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
     monkeypatch.setattr(queries, 'subjects_finished', made.subjects_finished)

@@ -25,6 +25,7 @@ from nova_ssm import compat
 from nova_ssm.engine import serialization
 from nova_ssm.tasks import casts
 from nova_ssm.tasks import compute
+from nova_ssm.tests.unit.tasks import waiting
 from nova_ssm.tests.unit.tasks import world as world_module
 
 UUID = 'a1'
@@ -85,6 +86,8 @@ def server(world):
 def node(world, monkeypatch):
     fake = Compute(world)
     monkeypatch.setattr(casts, 'time', fake)
+    for what in waiting.replaced(fake.sleep):
+        monkeypatch.setattr(*what)
     monkeypatch.setattr(casts, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
     monkeypatch.setattr(compat, 'ping_compute', fake.ping)
