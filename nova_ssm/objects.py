@@ -35,17 +35,26 @@ _INSTANCE_ATTRS = ['device_metadata', 'flavor', 'info_cache', 'keypairs',
                    'system_metadata', 'tags', 'trusted_certs', 'vcpu_model']
 
 
+#: Fields that Nova does not mark, though there are secrets in them.
+_SENSITIVE = {
+    'Instance': ('user_data',),
+    'LibvirtLiveMigrateBDMInfo': ('connection_info_json',),
+}
+
+
 def serializer(vault: serialization.Vault) -> serialization.Serializer:
     """The serializer for everything that Nova's tasks take and give."""
     return serialization.Serializer(
-        objects=base.NovaObjectSerializer(), vault=vault, codecs=(
+        objects=base.NovaObjectSerializer(), vault=vault,
+        sensitive=_SENSITIVE, codecs=(
             serialization.Codec(nova_context.RequestContext,
                                 'RequestContext', _dump_context,
                                 _load_context),
             serialization.Codec(objects.Instance, 'Instance',
-                                _dump_instance, _load_instance),
+                                _dump_instance, _load_instance, _user_data),
             serialization.Codec(objects.BuildRequest, 'BuildRequest',
-                                _dump_build_request, _load_build_request),
+                                _dump_build_request, _load_build_request,
+                                _user_data_asked_for),
             serialization.Codec(objects.Migration, 'Migration',
                                 _dump_migration, _load_migration),
             serialization.Codec(objects.CellMapping, 'CellMapping',
@@ -86,6 +95,19 @@ def _load_instance(value: dict[str, Any],
     except exception.InstanceNotFound:
         # Deleted and archived: there is nothing left but its name.
         return objects.Instance(context, uuid=value['uuid'], deleted=True)
+
+
+def _user_data(instance: objects.Instance) -> str | None:
+    """What no failure may repeat, though the database has it."""
+    if instance.obj_attr_is_set('user_data'):
+        return instance.user_data
+    return None
+
+
+def _user_data_asked_for(build_request: objects.BuildRequest) -> str | None:
+    if build_request.obj_attr_is_set('instance') and build_request.instance:
+        return _user_data(build_request.instance)
+    return None
 
 
 def _dump_migration(migration: objects.Migration) -> dict[str, Any]:

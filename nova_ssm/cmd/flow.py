@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import dataclasses
 import datetime
 import importlib
+import textwrap
 from typing import Any
 
 from cliff import command
@@ -36,7 +37,7 @@ from nova_ssm.engine import states
 from nova_ssm.engine import svg
 
 _COLUMNS = ('uuid', 'name', 'subject', 'state', 'owner', 'task', 'since',
-            'failure')
+            'failure', 'trouble')
 
 
 class List(lister.Lister):
@@ -79,8 +80,9 @@ class List(lister.Lister):
         if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
             columns = tuple(f.name for f in
                             dataclasses.fields(queries.FlowInfo))
-        return columns, [[_cell(info, name, parsed_args.formatter)
-                          for name in columns] for info in found]
+        return columns, [
+            [_short(parsed_args, _cell(info, name, parsed_args.formatter))
+             for name in columns] for info in found]
 
 
 class Show(show.ShowOne):
@@ -99,15 +101,17 @@ class Show(show.ShowOne):
         database.check()
         info = queries.flow(database, parsed_args.flow)
         steps = queries.steps(database, info.uuid)
+        objects = queries.objects(database, info.uuid)
         names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
         values = [_cell(info, name, parsed_args.formatter) for name in names]
         graph, reason = _graph_of(database, info)
         if parsed_args.formatter in _FOR_PEOPLE:
             self._drawing = _drawn(self.app, graph, reason)
-            return (*names, 'steps'), (*values, '\n'.join(
-                _line(step, steps[0].at) for step in steps))
-        return (*names, 'steps', 'graph', 'graph_missing'), (
-            *values, [dataclasses.asdict(step) for step in steps],
+            return (*names, 'objects', 'steps'), (
+                *values, _wrapped(objects), '\n'.join(
+                    _line(step, steps[0].at) for step in steps))
+        return (*names, 'objects', 'steps', 'graph', 'graph_missing'), (
+            *values, objects, [dataclasses.asdict(step) for step in steps],
             graph.data() if graph is not None else None, reason)
 
     def produce_output(self, parsed_args: argparse.Namespace,
@@ -154,6 +158,9 @@ class Graph(command.Command):
 
 _FORMATS = {'text': drawing.text, 'mermaid': drawing.mermaid,
             'dot': drawing.dot, 'svg': svg.picture}
+
+#: Width of a long text in a table, in characters.
+_ROOM = 76
 
 #: Formats that are read by people: dates instead of numbers.
 _FOR_PEOPLE = ('table', 'value', 'csv')
@@ -218,6 +225,18 @@ def _cell(info: queries.FlowInfo, name: str, formatter: str) -> Any:
     if name in ('since', 'created_at', 'finished_at') and value is not None:
         return _date(value)
     return '' if value is None else value
+
+
+def _short(parsed_args: argparse.Namespace, value: Any) -> Any:
+    """As much of a text as a table of flows has room for."""
+    if parsed_args.formatter != 'table' or parsed_args.long:
+        return value
+    return textwrap.shorten(value, _ROOM, placeholder=' ...') if isinstance(
+        value, str) else value
+
+
+def _wrapped(words: Sequence[str]) -> str:
+    return '\n'.join(textwrap.wrap(', '.join(words), _ROOM))
 
 
 def _owner(info: queries.FlowInfo) -> str:

@@ -37,6 +37,13 @@ class DamagedJournal(EngineError):
     """A row of the journal cannot be read back."""
 
 
+class Unreadable(DamagedJournal):
+    """A row of the journal holds what this release does not know.
+
+    Another one wrote it, which can go on with the flow.
+    """
+
+
 class NotSerializable(EngineError):
     """A task took or gave a value that the journal cannot hold."""
 

@@ -43,6 +43,7 @@ from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import keeping
+from nova_ssm.engine import masking
 from nova_ssm.engine import ownership
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
@@ -72,8 +73,9 @@ class FlowRequest:
     """
 
     name: str
-    store: dict[str, Any]
-    context: Any = None
+    # What is in these two, no log may show.
+    store: dict[str, Any] = dataclasses.field(repr=False)
+    context: Any = dataclasses.field(default=None, repr=False)
     version: str = '1.0'
     subject: str | None = None
     project_id: str | None = None
@@ -81,6 +83,8 @@ class FlowRequest:
     request_id: str | None = None
     parent_uuid: str | None = None
     uuid: str = dataclasses.field(default_factory=uuidutils.generate_uuid)
+    mask: masking.Mask = dataclasses.field(
+        default_factory=masking.Mask, repr=False, compare=False)
     next_seq: int = dataclasses.field(default=1, init=False)
 
 
@@ -101,6 +105,7 @@ class FlowLog:
     :param after_commit: told of each row once it is committed
     :param next_seq: where the journal of the flow goes on
     :param version_of: the version of a flow that is posted now, by its name
+    :ivar mask: knows the secrets of the flow
     :param largest: the bytes that one task may give; None if that is not
         limited
     :ivar ended: the state that the flow is written to have ended in
@@ -117,6 +122,8 @@ class FlowLog:
                  largest: int | None = None) -> None:
         self.version_of = version_of
         self.largest = largest
+        #: Of the flow, as it was begun; None for the newest.
+        self.version: str | None = None
         self.uuid = flow_uuid
         self.writer = worker.id
         self.tasks: dict[str, Any] = {}
@@ -130,6 +137,7 @@ class FlowLog:
         self.seen: dict[str, tuple[str, str]] = {}
         self.children: list[FlowRequest] = []
         self.ended: str | None = None
+        self.mask = masking.Mask()
         self.worker = worker
         self.ownership = ownership.Ownership(db, flow_uuid, worker, board)
         self._db = db
@@ -173,7 +181,8 @@ class FlowLog:
         children = self._take_children(detail, record) if moved else []
         # Whoever gave what cannot be written is known here, and not yet
         # known to have ended.
-        encoded = self._serializer.encode(records.compact(record))
+        encoded = self._serializer.encode(
+            records.compact(record), self.mask)
         if detail.state == taskflow_states.SUCCESS:
             self._check_size(detail.name, encoded)
         self._waiting[detail.name] = encoded
@@ -311,7 +320,8 @@ class FlowLog:
             schema.flows.c.uuid == self.uuid,
             schema.flows.c.owner == self.writer).values(
                 state=state, owner=None,
-                failure=records.summary(self.failed, self.stuck),
+                failure=records.summary(self.failed, self.stuck, self.mask),
+                trouble=None,
                 updated_at=schema.now(), finished_at=schema.now()))
         if done.rowcount != 1:
             raise exception.FlowLost(
@@ -344,9 +354,11 @@ def pack_request(serializer: serialization.Serializer,
                  request: FlowRequest) -> bytes:
     """What a flow is given, as its first row holds it.
 
+    The mask of the request learns the secrets in it.
+
     :raises NotSerializable: if there is a value we cannot write
     """
-    return serializer.pack([request.context, request.store])
+    return serializer.pack([request.context, request.store], request.mask)
 
 
 def insert_flows(connection: sa.Connection,

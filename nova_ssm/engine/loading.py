@@ -13,9 +13,7 @@
 """Read a flow back from its journal."""
 
 import dataclasses
-import json
 from typing import Any
-import zlib
 
 import sqlalchemy as sa
 from taskflow.persistence import models
@@ -24,6 +22,7 @@ from taskflow import states as taskflow_states
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
+from nova_ssm.engine import masking
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
@@ -41,7 +40,11 @@ class Loaded:
     :param stuck: the task that could not be reverted, and its exception
     :param seen: of each journaled task its state and intention
     :param ended: the state it ended in, None if it did not end
-    :param missing: why secrets could not be read back
+    :param missing: of each input that lacks a secret why it does
+    :param incomplete: the same of each task, by its name, for what it gave
+    :param version: of the flow, as it was begun
+    :param trouble: what the last one said who could not go on with it
+    :param mask: knows the secrets of the flow
     """
 
     detail: models.FlowDetail
@@ -51,7 +54,11 @@ class Loaded:
     seen: dict[str, tuple[str, str]] = dataclasses.field(
         default_factory=dict)
     ended: str | None = None
-    missing: list[str] = dataclasses.field(default_factory=list)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    incomplete: dict[str, str] = dataclasses.field(default_factory=dict)
+    version: str = '1.0'
+    trouble: str | None = None
+    mask: masking.Mask = dataclasses.field(default_factory=masking.Mask)
 
 
 def load(db: database.Database, serializer: serialization.Serializer,
@@ -61,27 +68,59 @@ def load(db: database.Database, serializer: serialization.Serializer,
     :raises FlowNotFound: if there is nothing to read
     :raises DamagedJournal: if it cannot be read; names flow and row
     """
-    found = _rows(db, uuid)
-    if not found or found[0].kind != states.START:
+    flow, found = _rows(db, uuid)
+    if flow is None or not found or found[0].kind != states.START:
         raise exception.FlowNotFound('flow %s has no journal' % uuid)
-    reading = serialization.Reading()
+    loaded = Loaded(models.FlowDetail(name, uuid), version=flow.version,
+                    trouble=flow.trouble)
+    reading = serialization.Reading(mask=loaded.mask)
     try:
         journaled = rows.joined(found)
-        detail = _detail(serializer, reading, uuid, name, journaled[0])
-        loaded = Loaded(detail, missing=reading.missing)
+        detail = _detail(serializer, reading, loaded, uuid, name,
+                         journaled[0])
+        loaded.detail = detail
         atoms: dict[str, dict[str, Any]] = {}
         for row in journaled[1:]:
             _apply(serializer, reading, loaded, atoms, row)
     except exception.DamagedJournal as exc:
-        raise exception.DamagedJournal('flow %s: %s' % (uuid, exc)) from exc
+        raise type(exc)('flow %s: %s' % (uuid, exc)) from exc
     for atom, record in atoms.items():
         detail.add(records.restore(atom, record))
     return loaded
 
 
-def _rows(db: database.Database, uuid: str) -> list[Any]:
-    def work(connection: sa.Connection) -> list[Any]:
-        return list(connection.execute(
+def unreadable(db: database.Database,
+               serializer: serialization.Serializer,
+               uuid: str) -> str | None:
+    """Why a flow cannot be read back here, None if it probably can.
+
+    Nothing that it refers to is looked up, so this is no work for somebody
+    who may not get the flow.
+    """
+    _flow, found = _rows(db, uuid)
+    try:
+        for row in rows.joined(found):
+            if row.kind in (states.START, states.ATOM):
+                _check(serializer, row)
+    except exception.DamagedJournal as exc:
+        return str(exc)
+    return None
+
+
+def _check(serializer: serialization.Serializer, row: rows.Row) -> None:
+    plain = _expand(serializer, row)
+    try:
+        serializer.check(plain)
+    except exception.DamagedJournal as exc:
+        raise type(exc)('row %d: %s' % (row.seq, exc)) from exc
+
+
+def _rows(db: database.Database, uuid: str) -> tuple[Any, list[Any]]:
+    def work(connection: sa.Connection) -> tuple[Any, list[Any]]:
+        flow = connection.execute(sa.select(
+            schema.flows.c.version, schema.flows.c.trouble).where(
+                schema.flows.c.uuid == uuid)).first()
+        return flow, list(connection.execute(
             sa.select(schema.journal).where(
                 schema.journal.c.flow_uuid == uuid).order_by(
                     schema.journal.c.seq)))
@@ -89,18 +128,36 @@ def _rows(db: database.Database, uuid: str) -> list[Any]:
 
 
 def _detail(serializer: serialization.Serializer,
-            reading: serialization.Reading, uuid: str, name: str,
-            row: rows.Row) -> models.FlowDetail:
+            reading: serialization.Reading, loaded: Loaded, uuid: str,
+            name: str, row: rows.Row) -> models.FlowDetail:
     # The context is read first: everything else is read in it.
+    plain = _expand(serializer, row)
     try:
-        context, store = json.loads(zlib.decompress(row.payload))
-    except (zlib.error, TypeError, ValueError) as exc:
+        context, store = plain
+        inputs = {'context': context, **store}
+    except (TypeError, ValueError) as exc:
         raise exception.DamagedJournal(
-            'row %d cannot be read: %s' % (row.seq, exc)) from exc
-    reading.context = serializer.decode(context, reading)
-    values = serializer.decode(store, reading)
-    return journal.new_detail(uuid, name,
-                              {**values, 'context': reading.context})
+            'row %d is not what was written: %s' % (row.seq, exc)) from exc
+    for key, value in inputs.items():
+        inputs[key] = serializer.decode(value, reading)
+        if key == 'context':
+            reading.context = inputs[key]
+        _note_missing(reading, loaded.missing, key)
+    return journal.new_detail(uuid, name, inputs)
+
+
+def _note_missing(reading: serialization.Reading, missing: dict[str, str],
+                  name: str) -> None:
+    if reading.missing:
+        missing[name] = reading.missing[0]
+        reading.missing.clear()
+
+
+def _expand(serializer: serialization.Serializer, row: rows.Row) -> Any:
+    try:
+        return serializer.expand(row.payload)
+    except exception.DamagedJournal as exc:
+        raise type(exc)('row %d: %s' % (row.seq, exc)) from exc
 
 
 def _apply(serializer: serialization.Serializer,
@@ -110,13 +167,13 @@ def _apply(serializer: serialization.Serializer,
         loaded.ended = row.state
     if row.kind != states.ATOM:
         return
-    try:
-        unpacked = serializer.unpack(row.payload, reading)
-    except exception.DamagedJournal as exc:
-        raise exception.DamagedJournal(
-            'row %d: %s' % (row.seq, exc)) from exc
-    for atom, compacted in unpacked.items():
-        record = records.full(compacted)
+    for atom, plain in _expand(serializer, row).items():
+        try:
+            record = records.full(serializer.decode(plain, reading))
+        except exception.DamagedJournal as exc:
+            raise type(exc)('row %d: %s' % (row.seq, exc)) from exc
+        loaded.incomplete.pop(atom, None)
+        _note_missing(reading, loaded.incomplete, atom)
         atoms[atom] = record
         loaded.started.discard(atom)
         loaded.failed = records.first_failure(loaded.failed, atom, record)

@@ -26,9 +26,11 @@ from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import payloads
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
+from nova_ssm.engine import serialization
 from nova_ssm.engine import states
 
 
@@ -42,6 +44,7 @@ class FlowInfo:
     :param task: the task that was journaled last
     :param task_state: and its state
     :param since: when that was
+    :param trouble: why nobody goes on with it; None if somebody does
     """
 
     uuid: str
@@ -62,6 +65,7 @@ class FlowInfo:
     created_at: float
     finished_at: float | None
     failure: str | None
+    trouble: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +188,7 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
 
     What only reads is known with the next row. Results are not looked at.
     """
-    with db.reading() as connection:
-        found = connection.execute(sa.select(
-            _J.seq, _J.kind, _J.atom, _J.state, _J.payload).where(
-                _J.flow_uuid == uuid).order_by(_J.seq)).all()
+    found = _journal(db, uuid)
     known: dict[str, AtomInfo] = {}
     for row in rows.joined(found):
         if row.kind != states.ATOM:
@@ -203,6 +204,29 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
         if row.state == taskflow_states.RUNNING:
             known[row.atom] = AtomInfo(row.state)
     return known
+
+
+def objects(db: database.Database, uuid: str) -> list[str]:
+    """The versioned objects in the journal of a flow, with their versions.
+
+    What cannot be read is left out.
+    """
+    versions: set[tuple[str, str]] = set()
+    try:
+        for row in rows.joined(_journal(db, uuid)):
+            if row.payload:
+                versions |= payloads.object_versions(
+                    serialization.Serializer.expand(row.payload))
+    except exception.DamagedJournal:
+        pass
+    return ['%s %s' % one for one in sorted(versions)]
+
+
+def _journal(db: database.Database, uuid: str) -> list[Any]:
+    with db.reading() as connection:
+        return list(connection.execute(sa.select(
+            _J.seq, _J.kind, _J.atom, _J.state, _J.payload).where(
+                _J.flow_uuid == uuid).order_by(_J.seq)))
 
 
 def _atom(record: dict[str, Any]) -> AtomInfo:
@@ -246,4 +270,14 @@ def _info(row: Any) -> FlowInfo:
         task=row.atom, task_state=row.atom_state,
         since=row.created_at if row.since is None else row.since,
         created_at=row.created_at, finished_at=row.finished_at,
-        failure=row.failure)
+        failure=row.failure, trouble=_trouble(row))
+
+
+def _trouble(row: Any) -> str | None:
+    """What is written, unless it is out of date.
+
+    A worker of a release that does not know the column leaves it there.
+    """
+    if row.finished_at is not None or row.owner_alive:
+        return None
+    return row.trouble

@@ -12,7 +12,7 @@
 
 """What the journal says of one atom, and of a flow's failure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_utils import uuidutils
@@ -20,6 +20,7 @@ from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
 from nova_ssm.engine import failures
+from nova_ssm.engine import masking
 
 
 #: What is the same for nearly every task is not written.
@@ -95,17 +96,23 @@ def first_stuck(stuck: tuple[str, BaseException] | None, atom: str,
 
 
 def summary(failed: tuple[str, BaseException] | None,
-            stuck: tuple[str, BaseException] | None = None) -> str | None:
+            stuck: tuple[str, BaseException] | None = None,
+            mask: Callable[[str], str] = masking.masked) -> str | None:
     """One line for people: which task failed, and why.
 
     :param stuck: the task that could not be reverted
+    :param mask: takes the secrets of the flow out
     """
     if failed is None:
         return None
-    text = _named(failed)[:4000 if stuck is None else 3000]
+    text = mask(_named(failed))[:4000 if stuck is None else 3000]
     if stuck is not None:
-        text += '; undoing ' + _named(stuck)[:1000]
-    # What no database takes as text.
+        text += '; undoing ' + mask(_named(stuck))[:1000]
+    return storable(text)
+
+
+def storable(text: str) -> str:
+    """The text without what no database takes."""
     return text.replace('\0', ' ').encode('utf-8', 'replace').decode('utf-8')
 
 

@@ -21,9 +21,12 @@ import time
 
 from oslo_log import log as logging
 
+from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
+from nova_ssm.engine import masking
 from nova_ssm.engine import ownership
 from nova_ssm.engine import runner as runner_module
+from nova_ssm.engine import troubles
 from nova_ssm.engine import worker
 
 LOG = logging.getLogger(__name__)
@@ -56,10 +59,8 @@ class Recovery:
         #: need to renew theirs.
         self._lapses: int | None = None
         self._patient_until = 0.0
-        #: Flows of a name or version that this process does not know.
-        self._foreign: set[str] = set()
-        #: When flows that broke may be tried again, and how long to wait
-        #: when they break once more.
+        #: When flows that broke, or cannot be read, may be tried again, and
+        #: how long to wait when they cannot once more.
         self._later: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
@@ -162,8 +163,7 @@ class Recovery:
         for job in self._runner.board.free_jobs(self._runner.worker.id):
             if self._stop.is_set():
                 break
-            if (job.row.owner not in known and self._can_run(job) and
-                    self._due(job.uuid)):
+            if job.row.owner not in known and self._due(job.uuid):
                 if not self._slots.acquire(blocking=False):
                     break
                 taken += self._take(job)
@@ -172,22 +172,48 @@ class Recovery:
     def _due(self, uuid: str) -> bool:
         return self._later.get(uuid, (0, 0))[0] <= time.monotonic()
 
-    def _can_run(self, job: jobboard.SQLJob) -> bool:
-        if job.uuid in self._foreign:
-            return False
-        if self._runner.registry.can_run(job.name, job.row.version):
+    def _can_read(self, job: jobboard.SQLJob) -> bool:
+        """Whether to claim a flow; if not, say why where people see it."""
+        runner = self._runner
+        reason = (runner.registry.why_not(job.name, job.row.version) or
+                  runner.unreadable(job.uuid))
+        if reason is None:
             return True
-        self._foreign.add(job.uuid)
-        LOG.warning('Flow %s (%s %s) has no owner, but this conductor '
-                    'cannot run it: it is left to another one',
-                    job.uuid, job.name, job.row.version)
+        first = job.uuid not in self._later
+        delay = self._put_off(job.uuid)
+        (LOG.warning if first else LOG.debug)(
+            'Flow %s (%s %s) has no owner, but this conductor cannot run it, '
+            'it is left to another one; looking again in %d seconds: %s',
+            job.uuid, job.name, job.row.version, delay, reason)
+        self._tell(job, reason)
         return False
+
+    def _put_off(self, uuid: str) -> float:
+        """Leave a flow alone for a while, longer each time."""
+        delay = self._later.get(uuid, (0, _SOONEST))[1]
+        self._later[uuid] = (time.monotonic() + delay,
+                             min(2 * delay, _LATEST))
+        return delay
+
+    def _tell(self, job: jobboard.SQLJob, reason: object) -> None:
+        """Write down why this host cannot go on with a flow."""
+        trouble = troubles.text(self._runner.worker.host, reason)
+        if troubles.same(trouble, job.row.trouble):
+            return
+        try:
+            troubles.tell(self._runner.db, job.uuid, trouble)
+        except Exception as exc:  # noqa: BLE001 - the log has it, too
+            LOG.warning('It could not be written down why flow %s is left '
+                        'alone: %s', job.uuid, exc)
 
     def _take(self, job: jobboard.SQLJob) -> bool:
         """Resume a flow in a thread that gives its slot back."""
         me = self._runner.worker.id
         slot = _Slot(self._slots)
         try:
+            if not self._can_read(job):
+                slot.give_back()
+                return False
             next_seq = self._runner.board.claim(job, me)
         except runner_module.Unclaimable:
             slot.give_back()
@@ -215,14 +241,14 @@ class Recovery:
             LOG.info('Resumed flow %s (%s): %s', job.uuid, job.name,
                      outcome.state)
             self._later.pop(job.uuid, None)
-        except BaseException:  # noqa: BLE001 - the end of this thread only
+        except BaseException as exc:  # noqa: BLE001 - the end of this thread
             # The runner has let go of it: others may try it meanwhile.
-            delay = self._later.get(job.uuid, (0, _SOONEST))[1]
-            self._later[job.uuid] = (time.monotonic() + delay,
-                                     min(2 * delay, _LATEST))
-            LOG.exception('Flow %s (%s) cannot be resumed here, it stays as '
-                          'it is; trying again in %d seconds',
-                          job.uuid, job.name, delay)
+            delay = self._put_off(job.uuid)
+            LOG.error('Flow %s (%s) cannot be resumed here, it stays as it '
+                      'is; trying again in %d seconds: %s',
+                      job.uuid, job.name, delay,
+                      masking.masked(failures.format_traceback(exc)))
+            self._tell(job, '%s: %s' % (type(exc).__name__, exc))
         finally:
             slot.give_back()
 

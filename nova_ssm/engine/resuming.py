@@ -19,7 +19,8 @@ it ended: a task that only reads leaves none. So
 * each of them looks before it leaps (``recover``) when it runs next,
 * if one of them fails, those behind it that may have begun are undone too,
   though this run has not come to them,
-* if a secret cannot be read back, no task begins: the flow reverts.
+* if a secret cannot be read back that one of the tasks to come takes, no
+  task begins: the flow reverts.
 """
 
 from typing import Any
@@ -36,6 +37,7 @@ from nova_ssm.engine import engine as engine_module
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import loading
+from nova_ssm.engine import masking
 from nova_ssm.engine import task as ssm_task
 
 LOG = logging.getLogger(__name__)
@@ -45,15 +47,21 @@ Engine = engine_module.Engine
 
 def arm(engine: Engine, loaded: loading.Loaded) -> None:
     """Let what may have begun already look before it leaps."""
-    broken = _choose(engine)
+    broken = _choose(engine, loaded.mask)
     tasks = [atom for atom in engine.atoms
              if isinstance(atom, taskflow_task.Task)]
+    lacking = _lacking(engine, tasks, loaded)
     begun = {task.name: task for task in tasks
              if _may_have_begun(engine, task, loaded)}
+    hopeless = next((lacking[task.name] for task in tasks
+                     if task.name in lacking and
+                     engine.state(task.name) == taskflow_states.PENDING),
+                    None)
     for task in tasks:
         if task.name in begun and isinstance(task, ssm_task.Task):
             task.recover_first()
-        _watch(engine, task, begun, loaded)
+        _watch(engine, task, begun, loaded,
+               hopeless or lacking.get(task.name))
     failed = [task for task in tasks
               if engine.state(task.name) == taskflow_states.FAILURE]
     if failed and loaded.failed:
@@ -62,7 +70,7 @@ def arm(engine: Engine, loaded: loading.Loaded) -> None:
         _undo_too(engine, begun, broken)
 
 
-def _choose(engine: Engine) -> Exception | None:
+def _choose(engine: Engine, mask: masking.Mask) -> Exception | None:
     """Know which branches are not taken: their tasks have not begun.
 
     :returns: why that cannot be told; the engine cannot go on either
@@ -70,8 +78,8 @@ def _choose(engine: Engine) -> Exception | None:
     try:
         engine.choose()
     except Exception as exc:  # noqa: BLE001 - a choice may raise anything
-        LOG.exception('Flow %s: a choice between branches broke',
-                      engine.storage.flow_uuid)
+        LOG.error('Flow %s: a choice between branches broke: %s',
+                  engine.storage.flow_uuid, mask.traceback(exc))
         return exc
     return None
 
@@ -106,18 +114,33 @@ def _quiet(engine: Engine, atom: Any) -> bool:
              type(atom).had_effect is not ssm_task.Task.had_effect))
 
 
+def _lacking(engine: Engine, tasks: list[taskflow_task.Task],
+             loaded: loading.Loaded) -> dict[str, str]:
+    """Why tasks cannot be executed: a secret in what they take is lost."""
+    lost = dict(loaded.missing)
+    for atom in engine.atoms:
+        if atom.name in loaded.incomplete:
+            lost.update(dict.fromkeys(atom.provides,
+                                      loaded.incomplete[atom.name]))
+    return {task.name: 'the flow was interrupted, and a secret that task %s '
+            'needs (in %s) cannot be read back: %s' % (task.name, name, why)
+            for task in tasks for name, why in sorted(lost.items())
+            if name in task.requires}
+
+
 def _watch(engine: Engine, task: taskflow_task.Task, begun: dict[str, Any],
-           loaded: loading.Loaded) -> None:
-    """Wrap the next execution of a task."""
+           loaded: loading.Loaded, lacking: str | None) -> None:
+    """Wrap the next execution of a task; each one if it lacks a secret."""
     first = task.execute
 
     def execute(*args: Any, **kwargs: Any) -> Any:
-        if not loaded.missing:
+        if lacking is None:
             task.__dict__.pop('execute')
         begun.pop(task.name, None)
         try:
-            if loaded.missing:
-                return _without_secrets(task, loaded, *args, **kwargs)
+            if lacking is not None:
+                return _without_secrets(task, loaded, lacking, *args,
+                                        **kwargs)
             return first(*args, **kwargs)
         except Exception as exc:
             if begun:
@@ -129,17 +152,15 @@ def _watch(engine: Engine, task: taskflow_task.Task, begun: dict[str, Any],
     task.__dict__['execute'] = execute
 
 
-def _without_secrets(task: Any, loaded: loading.Loaded, *args: Any,
-                     **kwargs: Any) -> Any:
+def _without_secrets(task: Any, loaded: loading.Loaded, lacking: str,
+                     *args: Any, **kwargs: Any) -> Any:
     """Begin nothing, but see whether it was done already.
 
     A task with ``once`` that had begun must not be given up unseen: its
     recovery may find it done. It may not do it again, though.
     """
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise exception.SecretUnavailable(
-            'the flow was interrupted, and a secret that it needs to go on '
-            'cannot be read back: %s' % loaded.missing[0])
+        raise exception.SecretUnavailable(lacking)
 
     if task.name not in loaded.started:
         return refuse()

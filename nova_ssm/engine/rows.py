@@ -17,7 +17,7 @@ holds the first, rows of kind MORE right behind it hold the others. They are
 written in one transaction, so either all of them are there or none is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import dataclasses
 from typing import Any
 
@@ -91,17 +91,30 @@ def joined(found: Iterable[Any]) -> list[Row]:
 
     :raises DamagedJournal: if rows are missing in between
     """
-    whole: list[tuple[Any, list[bytes]]] = []
-    last = None
+    return [Row(pieces[0].seq, pieces[0].kind, pieces[0].atom or '',
+                pieces[0].state or '', whole(pieces))
+            for pieces in grouped(found)]
+
+
+def whole(pieces: Sequence[Any]) -> bytes:
+    """The payload that some rows hold together."""
+    if len(pieces) == 1:
+        return pieces[0].payload or b''
+    return b''.join(piece.payload or b'' for piece in pieces)
+
+
+def grouped(found: Iterable[Any]) -> list[list[Any]]:
+    """The rows of one flow, in their order, with those that go on with one.
+
+    :raises DamagedJournal: if rows are missing in between
+    """
+    groups: list[list[Any]] = []
     for row in found:
         if row.kind != states.MORE:
-            whole.append((row, [row.payload or b'']))
-        elif last is None or row.seq != last + 1:
+            groups.append([row])
+        elif not groups or row.seq != groups[-1][-1].seq + 1:
             raise exception.DamagedJournal(
                 'row %d goes on with a row that is not there' % row.seq)
         else:
-            whole[-1][1].append(row.payload)
-        last = row.seq
-    return [Row(row.seq, row.kind, row.atom or '', row.state or '',
-                pieces[0] if len(pieces) == 1 else b''.join(pieces))
-            for row, pieces in whole]
+            groups[-1].append(row)
+    return groups

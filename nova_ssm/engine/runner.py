@@ -39,6 +39,7 @@ from nova_ssm.engine import resuming
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
 from nova_ssm.engine import task as ssm_task
+from nova_ssm.engine import troubles
 from nova_ssm.engine import worker as worker_module
 
 LOG = logging.getLogger(__name__)
@@ -206,11 +207,17 @@ class Runner:
             self.board.adopt(request.uuid, worker.id)
         log = self._log_of(worker, request.uuid, request.next_seq)
         log.ownership.lapses = lapses
+        log.version = request.version
+        log.mask = request.mask
         detail = journal.new_detail(
             request.uuid, request.name,
             {**request.store, 'context': request.context})
         with self._holding(log):
             return self._execute(log, detail)
+
+    def unreadable(self, uuid: str) -> str | None:
+        """Why a flow cannot be read back here, None if it probably can."""
+        return loading.unreadable(self.db, self._serializer, uuid)
 
     def resume(self, job: jobboard.SQLJob) -> Outcome:
         """Take a flow that nobody runs, and run it to the end.
@@ -235,6 +242,8 @@ class Runner:
             # Failing here is no reason to revert: it may be readable
             # elsewhere, or later.
             loaded = loading.load(self.db, self._serializer, uuid, name)
+            log.version = loaded.version
+            log.mask = loaded.mask
             log.started = loaded.started
             log.failed = loaded.failed
             log.stuck = loaded.stuck
@@ -309,6 +318,8 @@ class Runner:
         results: dict[str, Any] = {}
         try:
             engine = self._prepare(log, detail, loaded)
+            if loaded is not None and loaded.trouble is not None:
+                troubles.clear(self.db, log.uuid)
         except Exception as exc:
             if loaded is not None:
                 raise
@@ -333,7 +344,7 @@ class Runner:
     def _prepare(self, log: journal.FlowLog,
                  detail: models.FlowDetail,
                  loaded: loading.Loaded | None) -> engine_module.Engine:
-        flow_type = self.registry.get(detail.name)
+        flow_type = self.registry.get(detail.name, log.version)
         writer = backend.JournalBackend(log)
         # The tasks of a flow that goes on are prepared for that.
         engine = (self._engines.take(flow_type, detail, writer)
@@ -400,11 +411,12 @@ def _blame(engine: engine_module.Engine, log: journal.FlowLog,
     if not guilty and _UNTROUBLED.issuperset(by_state):
         guilty = by_state.get(taskflow_states.SUCCESS, [])[-1:]
     if not guilty:
-        LOG.exception('Flow %s broke', log.uuid)
+        LOG.error('Flow %s broke: %s', log.uuid, log.mask.traceback(exc))
         if log.failed is None:
             log.failed = ('engine', exc)
         return False
-    LOG.error('Flow %s: task %s failed: %s', log.uuid, guilty[0].name, exc)
+    LOG.error('Flow %s: task %s failed: %s', log.uuid, guilty[0].name,
+              log.mask(str(exc)))
     engine.storage.save(guilty[0].name, failures.to_failure(exc),
                         taskflow_states.FAILURE)
     return True

@@ -57,6 +57,8 @@ flows = sa.Table(
     sa.Column('updated_at', Time, nullable=False),
     sa.Column('finished_at', Time, nullable=True),
     sa.Column('failure', sa.Text, nullable=True),
+    # Why the last worker that looked at it could not go on with it.
+    sa.Column('trouble', sa.Text, nullable=True),
     # Every look walks one of these and reads of the table only what it
     # shows: the flows that are over may be a million.
     #

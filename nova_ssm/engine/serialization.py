@@ -17,15 +17,19 @@ any project that uses oslo.versionedobjects. Two kinds of value are special:
 
 * A *reference* stands for a row that a database already holds. Its codec
   writes the row's key and reads the row afresh.
-* A *secret* is encrypted before it is written. Without a key it is not
-  written at all, and reading it back raises SecretUnavailable.
+* A *secret* is encrypted before it is written, and so is what a versioned
+  object marks as sensitive. Without a key it is not written at all, and is
+  missing when it is read back.
+
+What cannot be encrypted without being lost, an exception, is written without
+the secrets that its flow knows of (see :mod:`nova_ssm.engine.masking`).
 
 The engine knows no class of its user: object base class, context and
 references are handed to :class:`Serializer`.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import datetime
 import json
@@ -38,9 +42,11 @@ from taskflow.types import failure as taskflow_failure
 
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
+from nova_ssm.engine import masking
+from nova_ssm.engine import payloads
+from nova_ssm.engine import versioned
 
-#: Marks an encoded value; a plain dict that has such a key is escaped.
-TAG = '$'
+TAG = payloads.TAG
 
 Plain = Any   # what json.dumps takes
 
@@ -63,12 +69,15 @@ class Codec:
     :param name: its name in the journal
     :param dump: object to a value that the serializer can write
     :param load: (that value, the loading context) back to an object
+    :param secrets: what of an object must not be read in any text, though
+        it is not journaled
     """
 
     cls: type
     name: str
     dump: Callable[[Any], Any]
     load: Callable[[Any, Any], Any]
+    secrets: Callable[[Any], Any] | None = None
 
 
 @dataclasses.dataclass
@@ -77,10 +86,12 @@ class Reading:
 
     :param context: handed to the codecs and to versioned objects
     :param missing: why secrets are missing; each of them is read as None
+    :param mask: knows those that could be read
     """
 
     context: Any = None
     missing: list[str] = dataclasses.field(default_factory=list)
+    mask: masking.Mask = dataclasses.field(default_factory=masking.Mask)
 
 
 class Vault:
@@ -89,12 +100,13 @@ class Vault:
     def __init__(self, keys: Sequence[str] = ()) -> None:
         """:raises ValueError: if a key is not a Fernet key"""
         try:
-            self._fernet = fernet.MultiFernet(
-                [fernet.Fernet(key) for key in keys]) if keys else None
+            made = [fernet.Fernet(key) for key in keys]
         except (ValueError, TypeError) as exc:
             raise ValueError(
                 'not a Fernet key (44 characters of URL-safe base64); '
                 '"nova-ssm key new" makes one') from exc
+        self._first = made[0] if made else None
+        self._fernet = fernet.MultiFernet(made) if made else None
 
     def seal(self, data: bytes) -> str | None:
         """The encrypted data, None if there is no key."""
@@ -118,6 +130,19 @@ class Vault:
                 'none of the [ssm] encryption_keys of this host opens it') \
                 from None
 
+    def reseal(self, token: str) -> str:
+        """The token under the first key; the same if it is already.
+
+        :raises SecretUnavailable: if none of the keys opens it
+        """
+        if self._fernet is None or self._first is None:
+            raise exception.SecretUnavailable('[ssm] encryption_keys is empty')
+        try:
+            self._first.decrypt(token)
+        except fernet.InvalidToken:
+            return self._first.encrypt(self.open(token)).decode('ascii')
+        return token
+
 
 class Serializer:
     """Turns values into JSON and back.
@@ -126,71 +151,123 @@ class Serializer:
         ``NovaObjectSerializer()``
     :param codecs: the classes with a form of their own; first match wins
     :param vault: encrypts the secrets
+    :param sensitive: fields of versioned objects that are secrets though
+        they are not marked so, by the name of the object
     """
 
     def __init__(self,
                  objects: ovo_base.VersionedObjectSerializer | None = None,
                  codecs: Sequence[Codec] = (),
-                 vault: Vault | None = None) -> None:
+                 vault: Vault | None = None,
+                 sensitive: Mapping[str, Collection[str]] | None = None
+                 ) -> None:
         self._objects = objects or ovo_base.VersionedObjectSerializer()
+        self._versioned = versioned.Objects(sensitive or {})
         self._codecs = (*codecs, _FAILURE)
         self._by_name = {codec.name: codec for codec in self._codecs}
         self._vault = vault or Vault()
 
     # -- writing ----------------------------------------------------------
 
-    def pack(self, value: Any) -> bytes:
+    def pack(self, value: Any, mask: masking.Mask | None = None) -> bytes:
         """:raises NotSerializable: if there is a value we cannot write"""
-        return self.compress(self.encode(value))
+        return self.compress(self.encode(value, mask))
 
     @staticmethod
     def compress(plain: Plain) -> bytes:
         """The bytes of what :meth:`encode` has made."""
         return zlib.compress(_json(plain), 1)
 
-    def encode(self, value: Any) -> Plain:
+    def encode(self, value: Any, mask: masking.Mask | None = None) -> Plain:
+        """The value as JSON.
+
+        :param mask: learns the secrets in it, and takes them out of
+            exceptions
+        :raises NotSerializable: if there is a value we cannot write
+        """
         if value is None or isinstance(value, (bool, int, float, str)):
             # A subclass (an enum, a translated message) is its plain value.
             return value if type(value) in _SCALARS else _scalar(value)
+        if mask is None:
+            mask = masking.Mask()
         for codec in self._codecs:
             if isinstance(value, codec.cls):
+                if codec.secrets is not None:
+                    mask.learn(codec.secrets(value))
                 return self._tagged('c', codec.name,
-                                    self.encode(codec.dump(value)))
+                                    self.encode(codec.dump(value), mask))
         if isinstance(value, ovo_base.VersionedObject):
-            return self._tagged('o', self._objects.serialize_entity(
-                None, value))
+            return self._encode_object(value, mask)
         if isinstance(value, Secret):
-            return self._tagged('s', self._vault.seal(
-                _json(self.encode(value.value))))
-        return self._encode_container(value)
+            return self._tagged('s', self._seal(
+                self.encode(value.value, mask), mask))
+        return self._encode_container(value, mask)
 
-    def _encode_container(self, value: Any) -> Plain:
+    def _encode_object(self, value: ovo_base.VersionedObject,
+                       mask: masking.Mask) -> Plain:
+        primitive = self._objects.serialize_entity(None, value)
+        secrets = self._versioned.take_secrets(primitive)
+        if not secrets:
+            return self._tagged('o', primitive)
+        return self._tagged('o', primitive, self._seal(secrets, mask))
+
+    def _seal(self, plain: Plain, mask: masking.Mask) -> str | None:
+        mask.learn(plain)
+        return self._vault.seal(_json(plain))
+
+    def _encode_container(self, value: Any, mask: masking.Mask) -> Plain:
         if isinstance(value, list):
-            return [self.encode(item) for item in value]
+            return [self.encode(item, mask) for item in value]
         if isinstance(value, Mapping):
-            return self._encode_mapping(value)
+            return self._encode_mapping(value, mask)
         if isinstance(value, tuple):
-            return self._tagged('t', [self.encode(item) for item in value])
+            return self._tagged('t', [self.encode(item, mask)
+                                      for item in value])
         if isinstance(value, (set, frozenset)):
             return self._tagged(
                 'S' if isinstance(value, set) else 'F',
-                sorted((self.encode(item) for item in value), key=repr))
+                sorted((self.encode(item, mask) for item in value),
+                       key=repr))
         if isinstance(value, datetime.datetime):
             return self._tagged('d', value.isoformat())
         if isinstance(value, bytes):
             return self._tagged('b', base64.b64encode(value).decode('ascii'))
         if isinstance(value, BaseException):
-            return self._tagged('x', failures.dump(value, self.encode))
+            return self._tagged('x', mask.plain(failures.dump(
+                value, lambda item: self.encode(item, mask))))
         raise exception.NotSerializable(
             'a value of type %s.%s cannot be journaled: give a versioned '
             'object or plain JSON' % (type(value).__module__,
                                       type(value).__qualname__))
 
-    def _encode_mapping(self, value: Mapping) -> Plain:
+    def _encode_mapping(self, value: Mapping, mask: masking.Mask) -> Plain:
         if TAG not in value and all(type(key) is str for key in value):
-            return {key: self.encode(item) for key, item in value.items()}
-        return self._tagged('m', [[self.encode(key), self.encode(item)]
+            return {key: self.encode(item, mask)
+                    for key, item in value.items()}
+        return self._tagged('m', [[self.encode(key, mask),
+                                   self.encode(item, mask)]
                                   for key, item in value.items()])
+
+    # -- looking ----------------------------------------------------------
+
+    def check(self, plain: Plain) -> None:
+        """See whether a payload could be read, without reading it.
+
+        :raises Unreadable: if something in it is not known here
+        """
+        try:
+            for kind, *values in payloads.tagged(plain):
+                if kind not in _READERS:
+                    raise exception.Unreadable(
+                        'a journal payload has a value of unknown kind %r'
+                        % kind)
+                if kind == 'c':
+                    self._codec(values[0])
+                elif kind == 'o':
+                    self._versioned.check(values[0])
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise exception.DamagedJournal(
+                'a journal payload is not what was written: %r' % exc) from exc
 
     @staticmethod
     def _tagged(kind: str, *values: Plain) -> Plain:
@@ -198,19 +275,27 @@ class Serializer:
 
     # -- reading ----------------------------------------------------------
 
-    def unpack(self, data: bytes, reading: Reading | None = None) -> Any:
+    def unpack(self, data: bytes | None,
+               reading: Reading | None = None) -> Any:
         """:raises DamagedJournal: if the bytes are not what was written"""
+        return self.decode(self.expand(data), reading or Reading())
+
+    @staticmethod
+    def expand(data: bytes | None) -> Plain:
+        """What :meth:`compress` was given.
+
+        :raises DamagedJournal: if the bytes are not what was written
+        """
         try:
-            plain = json.loads(zlib.decompress(data))
+            return json.loads(zlib.decompress(data or b''))
         except (zlib.error, ValueError, TypeError) as exc:
             raise exception.DamagedJournal(
                 'a journal payload cannot be read: %s' % exc) from exc
-        return self.decode(plain, reading or Reading())
 
     def decode(self, plain: Plain, reading: Reading) -> Any:
         """The value that :meth:`encode` took.
 
-        :raises DamagedJournal: if it is of a kind that is not known here
+        :raises Unreadable: if it is of a kind that is not known here
         """
         if isinstance(plain, list):
             return [self.decode(item, reading) for item in plain]
@@ -223,30 +308,46 @@ class Serializer:
             kind, *values = plain[TAG]
             read = getattr(self, '_read_' + _READERS[kind])
         except (KeyError, TypeError, ValueError):
-            raise exception.DamagedJournal(
+            raise exception.Unreadable(
                 'a journal payload has a value of unknown kind %r'
                 % (plain[TAG],)) from None
         return read(reading, *values)
 
     def _read_coded(self, reading: Reading, name: str, plain: Plain) -> Any:
+        codec = self._codec(name)
+        value = codec.load(self.decode(plain, reading), reading.context)
+        if codec.secrets is not None:
+            reading.mask.learn(codec.secrets(value))
+        return value
+
+    def _codec(self, name: str) -> Codec:
         try:
-            codec = self._by_name[name]
+            return self._by_name[name]
         except KeyError:
-            raise exception.DamagedJournal(
+            raise exception.Unreadable(
                 'a journal payload has a %r, which is not known here' % name) \
                 from None
-        return codec.load(self.decode(plain, reading), reading.context)
 
-    def _read_object(self, reading: Reading, plain: Plain) -> Any:
+    def _read_object(self, reading: Reading, plain: Plain,
+                     *token: str | None) -> Any:
+        self._versioned.check(plain)
+        for sealed in token:
+            self._versioned.put_secrets(
+                plain, self._open(reading, sealed) or [])
         return self._objects.deserialize_entity(reading.context, plain)
 
     def _read_secret(self, reading: Reading, token: str | None) -> Secret:
+        return Secret(self.decode(self._open(reading, token), reading))
+
+    def _open(self, reading: Reading, token: str | None) -> Plain:
+        """What was sealed, None if it cannot be had."""
         try:
-            data = self._vault.open(token)
+            plain = json.loads(self._vault.open(token))
         except exception.SecretUnavailable as exc:
             reading.missing.append(str(exc))
-            return Secret(None)
-        return Secret(self.decode(json.loads(data), reading))
+            return None
+        reading.mask.learn(plain)
+        return plain
 
     def _read_tuple(self, reading: Reading, items: Plain) -> tuple:
         return tuple(self.decode(item, reading) for item in items)

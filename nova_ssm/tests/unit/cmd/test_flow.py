@@ -16,6 +16,7 @@ import json
 import re
 from xml.dom import minidom
 
+from oslo_versionedobjects import base as ovo_base
 import pytest
 from taskflow.patterns import linear_flow
 
@@ -27,6 +28,7 @@ from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm.engine import task
+from nova_ssm.engine import troubles
 from nova_ssm.tests.unit import cmd
 
 
@@ -341,3 +343,49 @@ def test_show_of_an_unknown_flow_is_one_line(nova_ssm, flows):
 @pytest.mark.parametrize('command', (('list',), ('show', 'x')))
 def test_missing_tables_are_one_line(nova_ssm, command):
     cmd.assert_one_line(nova_ssm('flow', *command), 'nova-ssm db sync')
+
+
+# -- what cannot go on -------------------------------------------------------
+
+@pytest.fixture
+def left_alone(engine):
+    """A flow that one host cannot go on with, and nobody runs."""
+    uuid = engine.board.post('boot', details={
+        'fails': False, 'password': 'topsecret'}).uuid
+    troubles.tell(engine.db, uuid, troubles.text(
+        'host9', 'row 3: RequestSpec 1.99 is not known here, only 1.14: '
+        'https://nova:topsecret@host/' + 20 * ' and more'))
+    return uuid
+
+
+@pytest.mark.parametrize('formatter', ['json', 'table'])
+def test_list_says_why_a_flow_is_left_alone(nova_ssm, left_alone, formatter):
+    code, out, _err = nova_ssm('flow', 'list', '-f', formatter)
+    assert code == 0
+    assert 'host host9 cannot go on: row 3: RequestSpec 1.99' in out
+    assert 20 * ' and more' in out or formatter == 'table'
+    assert 'topsecret' not in out
+
+
+def test_show_says_it_all(nova_ssm, left_alone):
+    code, out, _err = nova_ssm('flow', 'show', '-f', 'json', left_alone)
+    assert code == 0
+    shown = json.loads(out)
+    assert shown['trouble'].endswith(20 * ' and more')
+    assert shown['objects'] == []
+    assert 'topsecret' not in out
+
+
+@ovo_base.VersionedObjectRegistry.register
+class Bootable(ovo_base.VersionedObject):
+    VERSION = '1.3'
+
+
+@pytest.mark.parametrize('formatter', ['json', 'table'])
+def test_show_names_the_objects_and_their_versions(nova_ssm, engine,
+                                                   formatter):
+    uuid = engine.board.post('boot', details={
+        'fails': [Bootable()], 'password': ''}).uuid
+    code, out, _err = nova_ssm('flow', 'show', '-f', formatter, uuid)
+    assert code == 0
+    assert 'Bootable 1.3' in out

@@ -241,7 +241,7 @@ def test_without_its_secret_an_interrupted_flow_reverts(
     flows = {'flow': lambda: helpers.linear(
         Do('a', world), Read('r', world), examples.UsesPassword('b', world),
         Do('c', world))}
-    world.kill_at = 9       # b is made, which nobody wrote down
+    world.kill_at = 7       # b is made, which nobody wrote down
     with pytest.raises(helpers.Killed):
         process(flows, keys=keys).run(
             password=serialization.Secret('tiger'))
@@ -269,3 +269,49 @@ def test_a_flow_that_is_done_needs_its_secret_no_more(process, world, url):
             state='RUNNING', owner='dead', finished_at=None))
     [outcome] = process(flows, keys=()).resume_all()
     assert outcome.state == 'SUCCESS'
+
+
+def test_what_needs_no_secret_any_more_goes_on_without(process, world, url):
+    flows = {'flow': lambda: helpers.linear(
+        Do('a', world), examples.UsesPassword('b', world), Do('c', world))}
+    world.kill_at = 7       # behind the row of b
+    with pytest.raises(helpers.Killed):
+        process(flows, keys=()).run(password=serialization.Secret('tiger'))
+    assert world.effects == ['a', 'b']
+    helpers.expire_leases(url)
+    [outcome] = process(flows, keys=()).resume_all()
+    assert outcome.state == 'SUCCESS'
+    assert world.effects == ['a', 'b', 'c']
+
+
+class Gives(Do):
+    """Provides a secret."""
+
+    def execute(self, **kwargs):
+        super().execute(**kwargs)
+        return serialization.Secret('lion')
+
+
+class Takes(Do):
+
+    def execute(self, given, **kwargs):
+        return super().execute()
+
+
+@pytest.mark.parametrize('keys, ends', [
+    ((), 'REVERTED'), ((helpers.KEY,), 'SUCCESS')])
+def test_a_secret_that_a_task_gave_may_be_lost_too(
+        process, world, url, keys, ends):
+    flows = {'flow': lambda: helpers.linear(
+        Gives('a', world), Do('b', world),
+        Takes('c', world, rebind={'given': 'a'}))}
+    world.kill_at = 6       # before b is made
+    with pytest.raises(helpers.Killed):
+        process(flows, keys=keys).run()
+    helpers.expire_leases(url)
+    [outcome] = process(flows, keys=keys).resume_all()
+    assert outcome.state == ends
+    if not keys:
+        assert 'task c needs (in a)' in str(outcome.failure)
+        assert world.count('do b') == 1, 'nothing is begun'
+        assert world.effects == []

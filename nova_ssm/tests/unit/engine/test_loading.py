@@ -59,7 +59,7 @@ def test_inputs_results_and_states_are_what_they_were(stopped, world):
     assert details['r'].results == 'read r'
     assert details['b'].results == 'made b'
     assert loaded.seen['a'] == ('SUCCESS', 'EXECUTE')
-    assert (loaded.failed, loaded.ended, loaded.missing) == (None, None, [])
+    assert (loaded.failed, loaded.ended, loaded.missing) == (None, None, {})
 
 
 def test_what_began_only_is_known_to_have_begun(stopped, world):
@@ -82,7 +82,9 @@ def test_the_first_failure_is_the_flows(stopped, world):
 def test_a_missing_secret_is_told_of(stopped, world):
     process, uuid = stopped(2, Do('a', world), keys=(),
                             password=serialization.Secret('tiger'))
-    [why] = load(process, uuid).missing
+    loaded = load(process, uuid)
+    [(name, why)] = loaded.missing.items()
+    assert (name, loaded.incomplete) == ('password', {})
     assert 'encryption_keys was empty' in why
 
 

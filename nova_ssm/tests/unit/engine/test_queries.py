@@ -17,7 +17,10 @@ import pytest
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
+from nova_ssm.engine import schema
+from nova_ssm.engine import troubles
 from nova_ssm.tests.unit.engine import helpers
+from nova_ssm.tests.unit.engine import test_versioned
 
 Do = helpers.Do
 
@@ -119,3 +122,45 @@ def test_no_secret_is_touched(process, monkeypatch):
 
     monkeypatch.setattr(process.serializer, 'unpack', unpack)
     assert queries.flows(process.db)
+
+
+# -- troubles and objects ----------------------------------------------------
+
+def test_a_trouble_is_shown_while_nobody_runs_the_flow(process, url, world):
+    """What was written by others may stay there when a flow goes on."""
+    job = process.board.post('flow')
+
+    def shown():
+        return queries.flow(process.db, job.uuid).trouble
+
+    assert shown() is None
+    troubles.tell(process.db, job.uuid, troubles.text('h1', 'no key'))
+    assert shown() == 'host h1 cannot go on: no key'
+    me = process.runner.worker.id
+    next_seq = process.board.claim(job, me)
+    assert shown() is None
+    helpers.expire_leases(url)
+    assert shown() == 'host h1 cannot go on: no key'
+    process.runner.resume_claimed(job.uuid, 'flow', next_seq)
+    assert shown() is None
+    troubles.tell(process.db, job.uuid, 'late')
+    assert shown() is None
+
+
+def test_a_trouble_has_no_secrets_and_fits():
+    text = troubles.text('h1', 'mysql://nova:tiger@h/nova\0' + 2000 * 'x')
+    assert 'tiger' not in text and '\0' not in text
+    assert len(text) == 1000
+
+
+def test_the_objects_of_a_flow_are_told_with_their_versions(url, world):
+    one = helpers.Process(url, world, {'flow': lambda: helpers.linear(
+        Do('a', world))})
+    uuid = one.run(disk=test_versioned.Attachment(
+        volume='v', connection='tiger')).uuid
+    assert queries.objects(one.db, uuid) == ['Attachment 1.2']
+    damage = schema.journal.update().where(schema.journal.c.seq == 0)
+    with one.db.transaction() as connection:
+        connection.execute(damage.values(payload=b'damaged'))
+    assert queries.objects(one.db, uuid) == []
+    assert queries.objects(one.db, 'none') == []

@@ -23,6 +23,7 @@ import pytest
 from nova_ssm.engine import queries
 from nova_ssm.engine import recovery
 from nova_ssm.engine import schema
+from nova_ssm.engine import troubles
 from nova_ssm.tests.unit.engine import helpers
 
 Do = helpers.Do
@@ -178,14 +179,88 @@ def test_an_unreadable_flow_is_released_and_not_tried_in_a_loop(
     one = recover()
     [uuid] = post(one.process, 'a')
     damage(one)
+    original = one.process.runner.unreadable
+    one.process.runner.unreadable = lambda uuid: None
     assert one.look() == 1
     while 'cannot be resumed here' not in caplog.text:
         time.sleep(0.01)
     finish(one)
+    one.process.runner.unreadable = original
     assert helpers.state_of(url, uuid) == ('RUNNING', None)
     assert [one.look() for _ in range(3)] == [0, 0, 0]
+    assert 'DamagedJournal: flow %s: row 0' % uuid in trouble(one, uuid)
     # Others may.
-    assert recover().look() == 1
+    other = recover()
+    other.process.runner.unreadable = lambda uuid: None
+    assert other.look() == 1
+
+
+def trouble(one, uuid):
+    return queries.flow(one.process.db, uuid).trouble
+
+
+def test_a_damaged_flow_is_not_even_claimed(recover, url, caplog):
+    one = recover()
+    damaged, _fine = post(one.process, 'a', 'b')
+    with one.process.db.transaction() as connection:
+        connection.execute(schema.journal.update().where(
+            schema.journal.c.flow_uuid == damaged).values(payload=b'damaged'))
+    assert one.look() == 1
+    wait_for(url, 'b')
+    assert helpers.state_of(url, damaged) == ('PENDING', None)
+    assert trouble(one, damaged).startswith(
+        'host host cannot go on: row 0: a journal payload cannot be read')
+    assert caplog.text.count('cannot run it') == 1
+    assert queries.flow(one.process.db, damaged).claims == 0
+
+
+def test_why_a_flow_is_left_alone_is_written_once(
+        recover, process, url, monkeypatch):
+    newer = process('a', version='1.1')
+    [uuid] = post(newer, 'a')
+    with newer.db.transaction() as connection:
+        connection.execute(schema.flows.update().values(version='1.1'))
+    told, tell = [], troubles.tell
+    monkeypatch.setattr(troubles, 'tell', lambda db, uuid, text: (
+        told.append(text), tell(db, uuid, text)))
+    one, other = recover('a'), recover('a')
+    # Another one has the same reason, or forgets that it has said so.
+    other.process.runner.worker.host = 'other'
+    for _time in range(3):
+        one.look()
+        other.look()
+        other._later.clear()
+    assert told == [trouble(one, uuid)]
+    assert trouble(one, uuid) == (
+        'host host cannot go on: version 1.1 of the flow a is not known '
+        'here, only 1.0')
+
+
+def test_who_can_go_on_takes_the_trouble_away(recover, process, url, world):
+    newer = recover('a', version='1.1')
+    [uuid] = post(newer.process, 'a')
+    with newer.process.db.transaction() as connection:
+        connection.execute(schema.flows.update().values(version='1.1'))
+    recover('a').look()
+    assert trouble(newer, uuid)
+    seen = []
+    world.make = lambda name: seen.append(trouble(newer, uuid))
+    assert newer.look() == 1
+    wait_for(url, 'a')
+    assert seen == [None]
+
+
+def test_a_trouble_that_cannot_be_written_stops_nobody(
+        recover, process, url, caplog, monkeypatch):
+    one = recover('a')
+    post(process('z'), 'z')
+    post(one.process, 'a')
+
+    def tell(*args):
+        raise db_exc.DBConnectionError()
+    monkeypatch.setattr(troubles, 'tell', tell)
+    assert one.look() == 1
+    assert 'could not be written down' in caplog.text
 
 
 def test_a_flow_that_could_not_be_resumed_is_tried_again_later(

@@ -52,3 +52,22 @@ def test_a_name_belongs_to_one_flow(known):
     known.add(known.get('resize'))
     with pytest.raises(ValueError, match='two flows are named resize'):
         known.add(registry.FlowType('resize', '2.3', lambda: None))
+
+
+def test_what_an_older_release_began_is_run_by_the_older_graph(known):
+    newer = registry.FlowType('resize', '3.1', lambda: None)
+    known.add(newer)
+    assert known.get('resize') is newer
+    assert known.get('resize', '3.0') is newer
+    assert known.get('resize', '2.1').version == '2.3'
+    assert known.can_run('resize', '2.1') and known.can_run('resize', '3.1')
+    with pytest.raises(exception.UnknownFlow,
+                       match='version 3.2 of the flow resize is not known '
+                             'here, only 2.3, 3.1'):
+        known.get('resize', '3.2')
+
+
+@pytest.mark.parametrize('version', ['', 'two', '1.x'])
+def test_a_version_that_is_none_is_not_known(known, version):
+    assert 'has no version but %r' % version in known.why_not(
+        'resize', version)
