@@ -99,6 +99,10 @@ def installed() -> Catalog:
         else:
             found.append(Plugin(extension.name, extension.plugin.__doc__ or '',
                                 flow_types))
+    # It needs no entry point: every conductor with a plugin has it.
+    audit = importlib.import_module('nova_ssm.workflows.audit').Audit
+    found.append(Plugin('audit', audit.__doc__ or '',
+                        tuple(audit(None, None).flow_types())))
     return Catalog(tuple(found), broken)
 
 

@@ -16,12 +16,16 @@ The only place where a release may be told from another.
 """
 
 from nova.compute import rpcapi as compute_rpcapi
+from nova.conductor import rpcapi as conductor_rpcapi
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
 from nova import objects
 from nova import rpc
+from oslo_log import log as logging
 import oslo_messaging as messaging
+
+LOG = logging.getLogger(__name__)
 
 
 def ping_compute(context: nova_context.RequestContext, host: str,
@@ -113,3 +117,22 @@ def live_migration_error(exc: BaseException) -> BaseException:
         raise exception.MigrationError(reason=str(exc))
     except exception.MigrationError as seen:
         return seen
+
+
+def ask_conductor(context: nova_context.RequestContext,
+                  timeout: float) -> str | None:
+    """Ask who serves the queue of the conductors' tasks.
+
+    :param timeout: seconds to wait for the answer
+    :returns: the id of the worker that took the question; None if it is not
+        one of ours
+    :raises oslo_messaging.MessagingException: if nobody answers
+    """
+    client = rpc.get_client(messaging.Target(
+        topic=conductor_rpcapi.RPC_TOPIC, namespace='compute_task',
+        version='1.0'))
+    try:
+        return client.prepare(timeout=timeout).call(context, 'ssm_answer')
+    except (messaging.RemoteError, messaging.RPCVersionCapError) as exc:
+        LOG.debug('A conductor does not know the question: %s', exc)
+        return None

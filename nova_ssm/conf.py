@@ -67,6 +67,13 @@ ssm_opts = [
         help='Seconds for which a flow is kept that ended in FAILURE: '
              'something could not be undone, which is a case for people. 0 '
              'for ever.'),
+    cfg.FloatOpt(
+        'audit_interval', default=15, min=0,
+        help='Seconds between two looks for what was lost with a conductor '
+             'before its journal knew of it: one of all workers looks, in '
+             'turn. What is safe to be repaired is repaired; ``nova-ssm '
+             'audit`` shows the rest. 0 looks only when asked. Set it to '
+             'the same on every conductor.'),
 ]
 
 

@@ -28,3 +28,7 @@ class DestinationUnfit(Exception):
         super().__init__('%s: %s' % (host, reason))
         self.host = host
         self.reason = reason
+
+
+class Uncertain(Exception):
+    """Whether something is lost cannot be said now; says why not."""

@@ -16,6 +16,7 @@ Nova's own, but for the operations that ``[ssm] workflows`` names: those are
 run by their plugins.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from nova.conductor import manager
@@ -27,6 +28,7 @@ from nova_ssm.engine import exception as engine_exc
 from nova_ssm import exception
 from nova_ssm import plugins
 from nova_ssm import runtime
+from nova_ssm.workflows import audit
 
 CONF = cfg.CONF
 
@@ -44,6 +46,10 @@ class ComputeTaskManager(manager.ComputeTaskManager):
             self.ssm = runtime.Runtime(CONF, self.host)
             self._workflows = plugins.load(CONF.ssm.workflows, self,
                                            self.ssm.runner)
+            if self._workflows:
+                plugins.add(self._workflows,
+                            audit.Audit(self, self.ssm.runner),
+                            self.ssm.runner)
         except (engine_exc.EngineError, exception.ConfigurationError) as exc:
             # Who loads us logs it, in one line.
             raise exception.ConfigurationError(str(exc)) from None
@@ -52,6 +58,11 @@ class ComputeTaskManager(manager.ComputeTaskManager):
         """Go on with what dead conductors left, in each worker."""
         if self._workflows:
             self.ssm.start(self._on_worker_death)
+        for workflow in self._each():
+            workflow.start()
+
+    def _each(self) -> Iterable[plugins.Workflow]:
+        return {id(one): one for one in self._workflows.values()}.values()
 
     def set_shutdown_in_progress(self) -> None:
         """Let other conductors go on: this worker is told to stop.
@@ -69,8 +80,7 @@ class ComputeTaskManager(manager.ComputeTaskManager):
         self.ssm.stop(timeout)
 
     def _on_worker_death(self, worker_id: str) -> None:
-        for workflow in {id(w): w for w in
-                         self._workflows.values()}.values():
+        for workflow in self._each():
             workflow.on_worker_death(worker_id)
 
     def _workflow(self, method: str, **kwargs: Any) -> Any:
@@ -78,6 +88,16 @@ class ComputeTaskManager(manager.ComputeTaskManager):
         if workflow is None or not workflow.takes(method, **kwargs):
             return getattr(super(), method)
         return getattr(workflow, method)
+
+    def ssm_answer(self, context: nova_context.RequestContext) -> str | None:
+        """Say who we are to a conductor that looks for lost requests.
+
+        Not a part of Nova's RPC API: conductors ask each other.
+
+        :returns: the id of the worker; None if we keep no journal
+        """
+        workflow: Any = self._workflows.get('ssm_answer')
+        return workflow.ssm_answer(context) if workflow else None
 
     def schedule_and_build_instances(
             self, context: nova_context.RequestContext, build_requests: Any,

@@ -24,6 +24,7 @@ import uuid
 
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
+from nova import exception as nova_exc
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 import stevedore
@@ -61,6 +62,30 @@ class Workflow(abc.ABC):
     def takes(self, method: str, *args: Any, **kwargs: Any) -> bool:
         """Whether it runs this call; if not, it is left to Nova."""
         return True
+
+    def start(self) -> None:  # noqa: B027
+        """Begin what goes on beside the calls: in each worker, once."""
+
+    def begin(self, request: journal.FlowRequest
+              ) -> runner_module.Outcome | None:
+        """Run a flow whose id follows from the request.
+
+        :returns: None if somebody has begun it already: it came twice
+        :raises MigrationPreCheckError: if it came so late that it was taken
+            for lost, and was ended
+        """
+        try:
+            return self.runner.run(request)
+        except db_exc.DBDuplicateEntry:
+            there = queries.flow(self.runner.db, request.uuid)
+            LOG.warning('Request %s for %s is not begun again: flow %s (%s) '
+                        'is there', request.request_id, request.subject,
+                        there.uuid, there.name)
+            if there.name == request.name:
+                return None
+            raise nova_exc.MigrationPreCheckError(
+                reason='request %s came too late, it was taken for lost'
+                       % request.request_id) from None
 
     def on_worker_death(self, worker_id: str) -> None:  # noqa: B027
         """Look after what a dead conductor worker leaves beside its flows.
@@ -102,16 +127,24 @@ def load(names: list[str], manager: conductor_manager.ComputeTaskManager,
     """
     by_method: dict[str, Workflow] = {}
     for name in names:
-        workflow = _load(name, manager, runner)
-        for method in workflow.methods:
-            if method in by_method:
-                raise exception.ConfigurationError(
-                    '[ssm] workflows names two plugins that both run %s: '
-                    'leave one of them out' % method)
-            by_method[method] = workflow
-        for flow_type in workflow.flow_types():
-            runner.registry.add(flow_type)
+        add(by_method, _load(name, manager, runner), runner)
     return by_method
+
+
+def add(by_method: dict[str, Workflow], workflow: Workflow,
+        runner: runner_module.Runner) -> None:
+    """Let a workflow take over its methods, and its flows be resumed.
+
+    :raises ConfigurationError: if another one has one of its methods
+    """
+    for method in workflow.methods:
+        if method in by_method:
+            raise exception.ConfigurationError(
+                '[ssm] workflows names two plugins that both run %s: '
+                'leave one of them out' % method)
+        by_method[method] = workflow
+    for flow_type in workflow.flow_types():
+        runner.registry.add(flow_type)
 
 
 def _load(name: str, manager: conductor_manager.ComputeTaskManager,

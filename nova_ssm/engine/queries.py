@@ -172,6 +172,45 @@ def subjects_finished(db: database.Database, names: Sequence[str],
         return list(dict.fromkeys(connection.execute(query).scalars()))
 
 
+def subjects_unfinished(db: database.Database, subjects: Sequence[str],
+                        but: str) -> set[str]:
+    """Those of the subjects that a flow works on, or waits to.
+
+    :param subjects: as many as one query takes
+    :param but: flows whose names begin with this do not count
+    """
+    query = sa.select(_F.subject).distinct().where(
+        _F.subject.in_(subjects), _F.finished_at.is_(None),
+        ~_F.name.startswith(but, autoescape=True))
+    with db.transaction() as connection:
+        return set(connection.execute(query).scalars())
+
+
+def project_unfinished(db: database.Database, project_id: str,
+                       name: str) -> bool:
+    """Whether a flow of that name is under way for a project."""
+    query = sa.select(_F.uuid).where(
+        _F.finished_at.is_(None), _F.project_id == project_id,
+        _F.name == name).limit(1)
+    with db.transaction() as connection:
+        return connection.execute(query).first() is not None
+
+
+def clock(db: database.Database) -> float:
+    """Now, on the clock of the database."""
+    with db.transaction() as connection:
+        return float(connection.execute(
+            sa.select(schema.now())).scalar_one())
+
+
+def living(db: database.Database) -> dict[str, str]:
+    """The workers whose leases have not expired: hosts by id."""
+    query = sa.select(_W.id, _W.host).where(_W.expires_at > schema.now())
+    with db.transaction() as connection:
+        return {row.id: row.host.rpartition('/')[0]
+                for row in connection.execute(query)}
+
+
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:
     """The journal of a flow, in the order in which it was written."""
     with db.reading() as connection:

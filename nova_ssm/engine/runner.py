@@ -37,6 +37,7 @@ from nova_ssm.engine import ownership
 from nova_ssm.engine import registry as registry_module
 from nova_ssm.engine import resuming
 from nova_ssm.engine import serialization
+from nova_ssm.engine import starts
 from nova_ssm.engine import states
 from nova_ssm.engine import task as ssm_task
 from nova_ssm.engine import troubles
@@ -111,6 +112,8 @@ class Runner:
         self._running: dict[str, ownership.Ownership] = {}
         self._stopping = threading.Event()
         self._unreleased: dict[str, str] = {}
+        #: The flows that are asked for, and not yet in the journal.
+        self.starts = starts.Starts()
 
     @property
     def worker(self) -> worker_module.Worker:
@@ -188,7 +191,8 @@ class Runner:
             return self._leave(request)
         worker = self.worker
         lapses = worker.lapses
-        self.board.start(request, owner=worker.id)
+        with self.starts.one():
+            self.board.start(request, owner=worker.id)
         if self.after_commit is not None:
             self.after_commit(request.uuid, states.START, None, None)
         return self._run_started(request, worker, lapses)

@@ -16,13 +16,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from nova import context as nova_context
+from nova import exception
 from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.engine import journal
 from nova_ssm.engine import registry
+from nova_ssm.engine import runner as runner_module
 from nova_ssm.engine import serialization
 from nova_ssm.flows import build_instances as flows
+from nova_ssm import keys
 from nova_ssm import plugins
 from nova_ssm.tasks import abandoned
 
@@ -50,8 +53,9 @@ class BuildInstances(plugins.Workflow):
             requested_networks: Any, block_device_mapping: Any,
             tags: Any = None) -> None:
         spec = request_specs[0]
-        outcome = self.runner.run(journal.FlowRequest(
+        outcome = self._begin(journal.FlowRequest(
             name='schedule_and_build_instances', context=context,
+            uuid=keys.build(spec.instance_uuid),
             subject=spec.instance_uuid, project_id=spec.project_id,
             user_id=context.user_id, request_id=context.request_id,
             store={'build_requests': build_requests,
@@ -61,8 +65,15 @@ class BuildInstances(plugins.Workflow):
                    'requested_networks': requested_networks,
                    'block_device_mapping': block_device_mapping,
                    'tags': tags}))
-        if outcome.failed_task != 'ScheduleInstances':
+        if outcome and outcome.failed_task != 'ScheduleInstances':
             outcome.reraise()
+
+    def _begin(self, request: journal.FlowRequest
+               ) -> runner_module.Outcome | None:
+        try:
+            return self.begin(request)
+        except exception.MigrationPreCheckError:
+            return None     # the servers are in ERROR, and say why
 
     def takes(self, method: str, *args: Any, **kwargs: Any) -> bool:
         """Leave to Nova what only computes older than Queens send."""

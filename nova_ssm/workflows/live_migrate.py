@@ -23,6 +23,7 @@ from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import registry
 from nova_ssm.flows import live_migrate as flows
+from nova_ssm import keys
 from nova_ssm import plugins
 from nova_ssm.tasks import abandoned_moves
 
@@ -46,7 +47,9 @@ class LiveMigrate(plugins.Workflow):
                       disk_over_commit: bool | None,
                       request_spec: objects.RequestSpec | None) -> None:
         destination = scheduler_hint.get('host')
-        outcome = self.runner.run(journal.FlowRequest(
+        outcome = self.begin(journal.FlowRequest(
+            uuid=keys.move(keys.LIVE_MIGRATE, instance.uuid,
+                           context.request_id),
             name='live_migrate_forced' if destination else 'live_migrate',
             context=context, subject=instance.uuid,
             project_id=instance.project_id, user_id=instance.user_id,
@@ -59,7 +62,7 @@ class LiveMigrate(plugins.Workflow):
                    'disk_over_commit': disk_over_commit,
                    'request_spec': request_spec,
                    'owner': instance.project_id}))
-        if outcome.failure is not None:
+        if outcome is not None and outcome.failure is not None:
             raise compat.live_migration_error(outcome.failure)
 
     def on_worker_death(self, worker_id: str) -> None:

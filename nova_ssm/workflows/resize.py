@@ -23,6 +23,7 @@ from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import registry
 from nova_ssm.flows import resize as flows
+from nova_ssm import keys
 from nova_ssm import plugins
 from nova_ssm.tasks import abandoned_moves
 
@@ -53,14 +54,20 @@ class Resize(plugins.Workflow):
                  'filter_properties': filter_properties,
                  'clean_shutdown': clean_shutdown,
                  'request_spec': request_spec, 'owner': instance.project_id}
-        name = 'resize'
-        if host_list is not None:
-            name = 'reschedule_resize'
-            store['host_list'] = list(host_list)
-        outcome = self.runner.run(journal.FlowRequest(
-            name=name, context=context, subject=instance.uuid,
+        request = journal.FlowRequest(
+            name='resize', context=context, subject=instance.uuid,
             project_id=instance.project_id, user_id=instance.user_id,
-            request_id=context.request_id, store=store))
+            request_id=context.request_id, store=store)
+        if host_list is not None:
+            # A request may come to several of them.
+            request.name = 'reschedule_resize'
+            store['host_list'] = list(host_list)
+        else:
+            request.uuid = keys.move(keys.RESIZE, instance.uuid,
+                                     context.request_id)
+        outcome = self.begin(request)
+        if outcome is None:
+            return
         if isinstance(outcome.failure, exception.NoValidHost):
             # Users read this line in the action's event.
             raise exception.NoValidHost(

@@ -45,7 +45,8 @@ def journal(tmp_path, monkeypatch):
 
 
 #: What the service calls, not a client.
-HOOKS = ('post_start_hook', 'set_shutdown_in_progress', 'graceful_shutdown')
+HOOKS = ('post_start_hook', 'set_shutdown_in_progress', 'graceful_shutdown',
+         'ssm_answer')
 
 METHODS = {
     name: [parameter.name for parameter in inspect.signature(
@@ -103,12 +104,24 @@ def test_there_are_methods():
 
 def test_loads_all_that_is_installed(journal):
     CONF.set_override('workflows', plugins.installed(), 'ssm')
-    assert set(manager.ComputeTaskManager()._workflows) == set(METHODS)
+    assert set(manager.ComputeTaskManager()._workflows) == {
+        *METHODS, 'ssm_answer'}
 
 
 def test_loads_what_is_named(journal):
     assert set(manager.ComputeTaskManager()._workflows) == {
-        'schedule_and_build_instances', 'build_instances'}
+        'schedule_and_build_instances', 'build_instances', 'ssm_answer'}
+
+
+def test_tells_others_who_it_is(journal):
+    made = manager.ComputeTaskManager()
+    assert made.ssm_answer('context') == made.ssm.runner.worker.id
+    made.ssm.stop()
+
+
+def test_tells_others_that_it_keeps_no_journal(journal):
+    CONF.set_override('workflows', [], 'ssm')
+    assert manager.ComputeTaskManager().ssm_answer('context') is None
 
 
 @pytest.mark.parametrize('workflows', ([], ['build_instances']))

@@ -1,0 +1,211 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Builds that nobody works on."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+from oslo_config import cfg
+
+from nova_ssm.audit import findings
+from nova_ssm.audit import survey as survey_module
+from nova_ssm.engine import queries
+from nova_ssm import keys
+
+CONF = cfg.CONF
+
+LOST, STUCK = 'lost-build', 'stuck-build'
+
+#: The flow that owns all servers of a request until each has its own.
+PARENT = 'schedule_and_build_instances'
+
+_Survey = survey_module.Survey
+
+
+def lost(survey: _Survey, only: Collection[str] | None = None
+         ) -> Iterator[findings.Finding]:
+    """Servers that were asked for and have not come to a cell.
+
+    Their build requests are there, and no flow works on them: the conductor
+    that took the request from its queue died before its first row, or it
+    was Nova's own and died on the way.
+
+    :param only: these servers, with those of the same requests
+    """
+    groups: dict[Any, list[objects.BuildRequest]] = {}
+    for request in objects.BuildRequestList.get_all(survey.context):
+        groups.setdefault((request.project_id,
+                           request.instance.reservation_id),
+                          []).append(request)
+    chosen = [group for group in groups.values()
+              if all(survey.is_old(request) for request in group) and (
+                  only is None or
+                  any(request.instance_uuid in only for request in group))]
+    uuids = _uuids(request for group in chosen for request in group)
+    owned = survey.owned(uuids)
+    chosen = [group for group in chosen
+              if not owned.intersection(_uuids(group))]
+    records = survey.records(_uuids(r for group in chosen for r in group),
+                             deleted=False)
+    if not survey.complete:
+        return      # the record may be in a cell that could not be read
+    for group in chosen:
+        yield from _lost_of(survey, group, records)
+
+
+def _uuids(requests: Iterable[objects.BuildRequest]) -> set[str]:
+    return {request.instance_uuid for request in requests}
+
+
+def _lost_of(survey: _Survey, group: list[objects.BuildRequest],
+             records: dict[str, list[Any]]) -> Iterator[findings.Finding]:
+    """The servers of one request."""
+    first = next((request.instance_uuid for request in group
+                  if request.instance.launch_index == 0), None)
+    project = group[0].project_id
+    if first is None and queries.project_unfinished(survey.db, project,
+                                                    PARENT):
+        return      # perhaps of the server that was deleted meanwhile
+    servers = sorted(_uuids(group))
+    if any(record.host for uuid in servers
+           for record, _cell in records.get(uuid, ())):
+        return      # a compute has one of them
+    details = {'servers': servers, 'group': first or servers[0],
+               'fence': keys.build(first) if first else None}
+    for request in group:
+        uuid = request.instance_uuid
+        known = records.get(uuid, [])
+        yield findings.Finding(
+            kind=LOST, subject=uuid, server=uuid, project=project,
+            since=survey_module.touched(request),
+            what='server %s waits to be built, and nobody works on it'
+                 % uuid,
+            why=_why(survey, uuid, known),
+            remedy='put it into ERROR with a fault, so that its user can '
+                   'delete it and create it anew',
+            safe=first is not None,
+            state=(request.id, *_states(known)), details=details)
+
+
+def _states(records: list[Any]) -> Iterator[tuple[Any, ...]]:
+    for record, cell in records:
+        yield (cell.uuid, record.vm_state, record.task_state,
+               survey_module.touched(record))
+
+
+def _why(survey: _Survey, uuid: str, records: list[Any]) -> str:
+    flows = queries.flows(survey.db, subject=uuid, limit=1)
+    if flows:
+        return 'flow %s of it has ended in state %s%s' % (
+            flows[0].uuid, flows[0].state,
+            ' (%s)' % flows[0].failure if flows[0].failure else '')
+    if records:
+        return ('the conductor died that had put its record into cell %s, '
+                'and it was not one that keeps a journal'
+                % (records[0][1].name or records[0][1].uuid))
+    return 'the request was lost with a conductor, or in the message queue'
+
+
+def stuck(survey: _Survey, only: Collection[str] | None = None
+          ) -> Iterator[findings.Finding]:
+    """Servers in a cell that wait for a host that will not come.
+
+    The conductor died between the server's record and the word to a
+    compute, or with the request to try another host.
+    """
+    filters: dict[str, Any] = {'task_state': task_states.SCHEDULING,
+                               'deleted': False}
+    if only is not None:
+        filters['uuid'] = sorted(only)
+    found = {record.uuid: (record, cell)
+             for record, cell in survey.find(filters)
+             if record.vm_state == vm_states.BUILDING and
+             not record.host and survey.is_old(record)}
+    owned = survey.owned(found)
+    for uuid, (record, cell) in found.items():
+        if uuid in owned or _is_asked_for(survey, uuid):
+            continue
+        held = survey.report.get_allocs_for_consumer(
+            survey.context, uuid).get('allocations') or {}
+        host = _host_of(survey, held, cell) if held else None
+        if held and (host is None or not _is_idle(survey, record, cell,
+                                                  host)):
+            continue
+        yield findings.Finding(
+            kind=STUCK, subject=uuid, server=uuid,
+            project=record.project_id,
+            since=survey_module.touched(record),
+            what='server %s waits for a host, and nobody looks for one'
+                 % uuid,
+            why=('compute %s was chosen, but it was not told, or it has '
+                 'given up' % host if held else
+                 'it holds nothing on any host, and the request to try it '
+                 'on the next one was lost'),
+            remedy='put it into ERROR with a fault, free what it holds',
+            safe=not held,
+            state=(record.vm_state, record.task_state, record.host,
+                   survey_module.touched(record), tuple(sorted(held))),
+            details={'cell': cell.uuid, 'host': host, 'group': uuid})
+
+
+def _is_asked_for(survey: _Survey, uuid: str) -> bool:
+    """Whether it is a matter of :func:`lost`."""
+    try:
+        objects.BuildRequest.get_by_instance_uuid(survey.context, uuid)
+    except exception.BuildRequestNotFound:
+        return False
+    return True
+
+
+def _host_of(survey: _Survey, held: dict[str, Any], cell: Any) -> str | None:
+    """The compute whose resources the server holds."""
+    def work(context: Any, _cell: Any) -> Iterator[str]:
+        for provider in sorted(held):
+            try:
+                yield objects.ComputeNode.get_by_uuid(context, provider).host
+            except exception.ComputeHostNotFound:
+                continue
+    return next(survey.in_cells(work, [cell]), None)
+
+
+def _is_idle(survey: _Survey, record: Any, cell: Any, host: str) -> bool:
+    """Whether a compute would have begun to build by now.
+
+    A build that waits for a slot shows nowhere; but then others build.
+    """
+    since = survey_module.touched(record) or 0
+    if since > survey_module.now() - CONF.rpc_response_timeout - 10:
+        return False
+
+    def work(context: Any, _cell: Any) -> Iterator[bool]:
+        service = objects.Service.get_by_compute_host(context, host)
+        yield is_up(service) and not any(
+            other.vm_state == vm_states.BUILDING for other in
+            objects.InstanceList.get_by_host(context, host,
+                                             expected_attrs=[]))
+    try:
+        return any(survey.in_cells(work, [cell]))
+    except exception.NotFound:
+        return False
+
+
+def is_up(service: objects.Service) -> bool:
+    """Whether a service has said lately that it is there."""
+    seen = service.last_seen_up or service.created_at
+    return (not service.forced_down and seen is not None and
+            survey_module.seconds(seen) >
+            survey_module.now() - CONF.service_down_time)

@@ -1,0 +1,72 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Has findings repaired: posts a flow for each, which any conductor runs."""
+
+from collections.abc import Iterable
+
+from nova import context as nova_context
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+
+from nova_ssm.audit import findings
+from nova_ssm.audit import kinds
+from nova_ssm.engine import jobboard
+from nova_ssm.engine import journal
+from nova_ssm.engine import queries
+from nova_ssm import keys
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds after which a finding that is still there is repaired once more.
+AGAIN = 30.0
+
+
+def post(board: jobboard.SQLJobBoard, found: Iterable[findings.Finding],
+         clock: float, db: queries.database.Database) -> dict[str, str]:
+    """Post the flows that repair findings, one for those of one request.
+
+    All who post at the same time post the same flows: each is there once.
+
+    :param clock: now, on the clock of the journal's database
+    :returns: the uuids of the flows, by the subjects that they are posted
+        for
+    """
+    posted: dict[str, str] = {}
+    for one in found:
+        group = one.details['group']
+        if group in posted:
+            continue
+        posted[group] = _post(board, one, group, int(clock / AGAIN), db)
+    return posted
+
+
+def _post(board: jobboard.SQLJobBoard, one: findings.Finding, group: str,
+          turn: int, db: queries.database.Database) -> str:
+    kind = kinds.KINDS[one.kind]
+    for flow in queries.flows(db, unfinished=True, subject=group, limit=10):
+        if flow.name == kind.flow:
+            return flow.uuid
+    uuid = keys.repair(one.kind, group, turn)
+    request = journal.FlowRequest(
+        name=kind.flow, subject=group, project_id=one.project, uuid=uuid,
+        context=nova_context.get_admin_context(),
+        store={'kind': one.kind, 'subject': one.subject, 'mark': one.mark,
+               'flow_uuid': uuid})
+    try:
+        board.start(request, owner=None)
+    except db_exc.DBDuplicateEntry:
+        LOG.debug('Flow %s is posted already for %s', uuid, one.subject)
+    else:
+        LOG.warning('%s: %s. To %s: flow %s', one.what, one.why, one.remedy,
+                    uuid)
+    return uuid

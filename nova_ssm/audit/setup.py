@@ -1,0 +1,44 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Makes Nova's databases and placement usable outside of a service."""
+
+from typing import Any
+
+import nova.conf
+from nova import config
+from nova import objects
+from oslo_config import cfg
+
+_done: set[int] = set()
+
+
+def configure(conf: cfg.ConfigOpts) -> None:
+    """Let Nova's objects use the databases that nova.conf names.
+
+    :param conf: oslo.config's global object, which Nova uses too
+    """
+    assert conf is nova.conf.CONF
+    if id(conf) not in _done:
+        objects.register_all()
+        config.set_lib_defaults()
+        from nova.db.api import api as api_db
+        from nova.db.main import api as main_db
+        main_db.configure(conf)
+        api_db.configure(conf)
+        _done.add(id(conf))
+
+
+def report_client() -> Any:
+    """Nova's client of placement, made once."""
+    from nova.scheduler.client import report
+    return report.report_client_singleton()

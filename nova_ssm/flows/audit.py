@@ -1,0 +1,126 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Repairing what nobody looks after: a flow for each finding.
+
+A finding of a request that was lost has two: one that makes sure, and one
+that stands for the request, with the id that the request's own would have.
+"""
+
+import functools
+
+from taskflow import flow as taskflow_flow
+from taskflow.patterns import linear_flow
+
+from nova_ssm.audit import certainty
+from nova_ssm.engine import registry
+from nova_ssm.tasks import audit_allocations
+from nova_ssm.tasks import audit_builds
+from nova_ssm.tasks import audit_moves
+from nova_ssm.tasks import audit_steps
+from nova_ssm.tasks import types
+
+
+def repair_lost_build(manager: types.Manager, inquiry: certainty.Inquiry
+                      ) -> taskflow_flow.Flow:
+    """What is done for servers that nobody builds, all of one request.
+
+    1. see that no conductor has the request, and that nobody has begun it
+    2. begin it, in the place of who has lost it, with end_lost_build
+    """
+    return linear_flow.Flow('repair_lost_build').add(
+        audit_steps.MakeSure(manager, inquiry),
+        audit_steps.TakeRequest(manager, 'end_lost_build'))
+
+
+def end_lost_build(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done in the place of building the servers of a lost request.
+
+    1. put them into ERROR with a fault, free what they hold
+    """
+    return linear_flow.Flow('end_lost_build').add(
+        audit_builds.EndLostBuild(manager))
+
+
+def repair_lost_move(manager: types.Manager, inquiry: certainty.Inquiry
+                     ) -> taskflow_flow.Flow:
+    """What is done for a server whose move never began.
+
+    1. see that no conductor has the request, and that nobody has begun it
+    2. begin it, in the place of who has lost it, with end_lost_move
+    """
+    return linear_flow.Flow('repair_lost_move').add(
+        audit_steps.MakeSure(manager, inquiry),
+        audit_steps.TakeRequest(manager, 'end_lost_move'))
+
+
+def end_lost_move(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done in the place of a move whose request was lost.
+
+    1. leave the server as it was before, its action with an error
+    """
+    return linear_flow.Flow('end_lost_move').add(
+        audit_moves.EndLostMove(manager))
+
+
+def repair_stuck_build(manager: types.Manager, inquiry: certainty.Inquiry
+                       ) -> taskflow_flow.Flow:
+    """What is done for a server that waits for a host in vain.
+
+    1. see that no conductor has a request for it
+    2. put it into ERROR with a fault, free what it holds
+    """
+    return linear_flow.Flow('repair_stuck_build').add(
+        audit_steps.MakeSure(manager, inquiry),
+        audit_builds.FailStuckBuild(manager))
+
+
+def repair_orphan_allocation(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for allocations whose consumer is gone.
+
+    1. see whether they are still there, and nobody has come to need them
+    2. put down what they are
+    3. remove them, or give them back to the server that needs them
+    4. see that nobody has come to need them
+    """
+    return linear_flow.Flow('repair_orphan_allocation').add(
+        audit_steps.LookAgain(manager),
+        audit_allocations.KeepAllocations(manager),
+        audit_allocations.RemoveOrphan(manager),
+        audit_allocations.CheckOrphan(manager))
+
+
+def repair_misplaced_allocation(manager: types.Manager
+                                ) -> taskflow_flow.Flow:
+    """What is done for a server that holds something where it is not.
+
+    1. see whether that is still so
+    2. put down what it holds
+    3. remove what it holds where it is not
+    """
+    return linear_flow.Flow('repair_misplaced_allocation').add(
+        audit_steps.LookAgain(manager),
+        audit_allocations.KeepAllocations(manager),
+        audit_allocations.RemoveMisplaced(manager))
+
+
+def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
+               ) -> list[registry.FlowType]:
+    """The flows of all repairs, for the registry."""
+    asking = (repair_lost_build, repair_lost_move, repair_stuck_build)
+    others = (end_lost_build, end_lost_move, repair_orphan_allocation,
+              repair_misplaced_allocation)
+    return [registry.FlowType(make.__name__, '1.0', functools.partial(
+        make, manager, inquiry)) for make in asking] + [
+        registry.FlowType(make.__name__, '1.0',
+                          functools.partial(make, manager))
+        for make in others]

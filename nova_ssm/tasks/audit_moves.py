@@ -1,0 +1,95 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How moves end that nobody works on: the server is as it was before."""
+
+from nova.compute import utils as compute_utils
+from nova.conductor import manager as conductor_manager
+from nova import exception
+from nova import objects
+from oslo_log import log as logging
+
+from nova_ssm.tasks import audit_steps
+from nova_ssm.tasks import base
+from nova_ssm.tasks import moves
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+
+#: The event that Nova's conductor opens on the action of a move.
+_EVENTS = {'resize': 'conductor_migrate_server',
+           'migrate': 'conductor_migrate_server',
+           'live-migration': 'conductor_live_migrate_instance'}
+
+
+class EndLostMove(base.NovaTask):
+    """Leave a server as it was before a move that never began.
+
+    Its action ends with an error, and it gets a fault that says why. Does
+    nothing if somebody has touched the server meanwhile.
+
+    Recovery: finish it; the user is not told twice.
+    """
+
+    def execute(self, context: types.Context,
+                details: types.Properties) -> None:
+        uuid = details['group']
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            instance = moves.current(cctxt, uuid)
+            if (instance is None or
+                    instance.task_state != details['task_state']):
+                return
+            owner = audit_steps.context_of(cctxt, instance,
+                                           details['request_id'])
+            exc = exception.MigrationError(
+                reason='the request was lost with a nova-conductor, before '
+                       'it was begun')
+            _end_action(owner, uuid, exc)
+            _add_fault(owner, instance, exc)
+            _release(instance, details['task_state'])
+
+
+def _end_action(context: types.Context, uuid: str,
+                exc: BaseException) -> None:
+    """Let the action of the request fail, as the user sees it."""
+    action = objects.InstanceAction.get_by_request_id(
+        context, uuid, context.request_id)
+    if action is None:
+        return
+    name = _EVENTS.get(action.action)
+    events = objects.InstanceActionEventList.get_by_action(context, action.id)
+    if name and all(event.event != name for event in events):
+        objects.InstanceActionEvent.event_start(
+            context, uuid, name, want_result=False)
+    moves.close_events(context, uuid, exc)
+
+
+def _add_fault(context: types.Context, instance: types.Instance,
+               exc: BaseException) -> None:
+    latest = objects.InstanceFault.get_latest_for_instance(
+        context, instance.uuid)
+    told = compute_utils.exception_to_dict(exc)['message']
+    if latest is None or latest.message != told:
+        base.while_handling(
+            exc, compute_utils.add_instance_fault_from_exc, context,
+            instance, exc)
+
+
+def _release(instance: types.Instance, task_state: str) -> None:
+    """Take the task state off the server, if it still has it."""
+    instance.task_state = None
+    try:
+        instance.save(expected_task_state=[task_state])
+    except (exception.UnexpectedTaskStateError,
+            exception.InstanceNotFound) as exc:
+        LOG.info('The server is left as it is: %s', exc, instance=instance)

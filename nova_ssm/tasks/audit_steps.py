@@ -1,0 +1,152 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What all repairs of an audit's findings have in common."""
+
+import copy
+from typing import Any
+
+from nova import context as nova_context
+from oslo_db import exception as db_exc
+from oslo_log import log as logging
+
+from nova_ssm.audit import certainty
+from nova_ssm.audit import findings
+from nova_ssm.audit import looks
+from nova_ssm.audit import survey
+from nova_ssm.engine import journal
+from nova_ssm.engine import queries
+from nova_ssm import keys
+from nova_ssm.tasks import base
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+
+#: The flows that stand for requests that were lost begin with this.
+END = 'end_lost_'
+
+
+class LookAgain(base.NovaTask):
+    """See whether a finding is still one, and has not changed since.
+
+    Gives what the repair has to know, or None if there is nothing to be
+    repaired any more.
+    """
+
+    effect = False
+    default_provides = 'details'
+
+    def execute(self, kind: str, subject: str,
+                mark: str) -> types.Properties | None:
+        found = self._look(kind, subject)
+        if found is None or found.mark != mark:
+            LOG.info('%s %s is none any more, nothing is repaired', kind,
+                     subject)
+            return None
+        return found.details
+
+    def recover(self, kind: str, subject: str,
+                mark: str) -> types.Properties | None:
+        return self.execute(kind, subject, mark)
+
+    def _look(self, kind: str, subject: str) -> findings.Finding | None:
+        return looks.again(
+            survey.Survey(self.manager.ssm.runner.db, 0,
+                          lambda: self.manager.report_client), kind, subject)
+
+
+class MakeSure(LookAgain):
+    """See too that no conductor has the request in its hands.
+
+    :param inquiry: asks the conductors
+    :raises Uncertain: if that cannot be said
+    """
+
+    def __init__(self, manager: types.Manager,
+                 inquiry: certainty.Inquiry) -> None:
+        super().__init__(manager)
+        self._inquiry = inquiry
+
+    def execute(self, kind: str, subject: str,
+                mark: str) -> types.Properties | None:
+        if super().execute(kind, subject, mark) is None:
+            return None
+        self._inquiry.make_sure(nova_context.get_admin_context(), PATIENCE)
+        # What was in somebody's hands has begun by now.
+        return super().execute(kind, subject, mark)
+
+
+#: Seconds to ask the conductors: the lease of a dead one has to run out.
+PATIENCE = 25.0
+
+
+class TakeRequest(base.NovaTask):
+    """Begin, in the place of who has lost it, the request of a finding.
+
+    The flow that ends the request has the id that the request's own would
+    have. So either it is there, and a message that comes late finds it; or
+    the request has begun after all, and is left alone.
+
+    :param flow: the name of the flow that ends the request
+    """
+
+    def __init__(self, manager: types.Manager, flow: str) -> None:
+        super().__init__(manager)
+        self._flow = flow
+
+    def execute(self, kind: str, details: types.Properties | None,
+                flow_uuid: str) -> bool:
+        if details is None:
+            return False
+        runner = self.manager.ssm.runner
+        request = journal.FlowRequest(
+            name=self._flow, store={'details': details},
+            subject=details['group'], parent_uuid=flow_uuid,
+            context=nova_context.get_admin_context(),
+            version=runner.registry.get(self._flow).version,
+            uuid=details['fence'] or keys.repair('end', flow_uuid, 0))
+        try:
+            runner.board.start(request, owner=None)
+        except db_exc.DBDuplicateEntry:
+            return self._meet(request, flow_uuid)
+        return True
+
+    def _meet(self, request: journal.FlowRequest, flow_uuid: str) -> bool:
+        """Whether the flow that is there is one of ours."""
+        runner = self.manager.ssm.runner
+        there = queries.flow(runner.db, request.uuid)
+        if there.name == self._flow:
+            return True
+        if there.finished_at is None:
+            LOG.info('Request %s has begun after all: flow %s', request.uuid,
+                     there.name)
+            return False
+        # It is over, and has left what was found.
+        request.uuid = keys.repair('end', flow_uuid, 0)
+        try:
+            runner.board.start(request, owner=None)
+        except db_exc.DBDuplicateEntry:
+            LOG.debug('Flow %s is posted already', request.uuid)
+        return True
+
+
+def context_of(context: types.Context, server: Any,
+               request_id: str | None = None) -> types.Context:
+    """A context in which something is done for the owner of a server.
+
+    :param request_id: of the request that it belongs to, by default its own
+    """
+    copied = copy.copy(context)
+    copied.project_id, copied.user_id = server.project_id, server.user_id
+    if request_id is not None:
+        copied.request_id = request_id
+    return copied

@@ -1,0 +1,206 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Moves that nobody works on: what is found, and how they end."""
+
+import pytest
+
+from nova.compute import instance_actions
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import objects
+
+from nova_ssm.audit import moves
+from nova_ssm import keys
+from nova_ssm.tasks import audit_moves
+from nova_ssm.tests.unit.audit import cloud as cloud_module
+
+MOVES = (
+    (instance_actions.RESIZE, task_states.RESIZE_PREP, keys.RESIZE),
+    (instance_actions.MIGRATE, task_states.RESIZE_PREP, keys.RESIZE),
+    (instance_actions.LIVE_MIGRATION, task_states.MIGRATING,
+     keys.LIVE_MIGRATE))
+
+
+def lost(cloud):
+    return {one.subject: one for one in moves.lost(cloud.survey())}
+
+
+def stuck(cloud):
+    return {one.subject: one for one in moves.stuck(cloud.survey())}
+
+
+def ask(cloud, action=instance_actions.RESIZE,
+        task_state=task_states.RESIZE_PREP, age=cloud_module.LONG, **values):
+    """The API asks for a move."""
+    server = cloud.server(task_state=task_state, age=age, **values)
+    return server, cloud.action(server, action, age=age)
+
+
+@pytest.mark.parametrize('action, task_state, request_', MOVES)
+def test_a_move_without_flow_and_record_is_lost(cloud, action, task_state,
+                                                request_):
+    server, request_id = ask(cloud, action, task_state)
+    [finding] = lost(cloud).values()
+    assert (finding.subject, finding.safe) == (server, True)
+    assert finding.details['fence'] == keys.move(request_, server,
+                                                 request_id)
+    assert task_state in finding.what and request_id in finding.why
+
+
+def test_a_fresh_one_is_on_its_way(cloud):
+    ask(cloud, age=5)
+    assert not lost(cloud)
+
+
+def test_one_with_a_flow_is_on_its_way(cloud):
+    server, _ = ask(cloud)
+    cloud.flow('resize', server)
+    assert not lost(cloud)
+
+
+def test_one_that_a_flow_has_handed_to_a_compute_is_not_lost(cloud):
+    server, request_id = ask(cloud)
+    cloud.flow('resize', server, finished=True,
+               flow_uuid=keys.move(keys.RESIZE, server, request_id))
+    assert not lost(cloud)
+
+
+@pytest.mark.parametrize('status', ('accepted', 'pre-migrating', 'error'))
+def test_one_with_a_record_of_its_own_is_not_lost(cloud, status):
+    server, _ = ask(cloud, age=500)
+    cloud.migration(server, status, age=400)
+    assert not lost(cloud)
+
+
+def test_the_record_of_an_earlier_move_says_nothing(cloud):
+    server, _ = ask(cloud, age=500)
+    cloud.migration(server, 'confirmed', age=5000)
+    assert set(lost(cloud)) == {server}
+
+
+def test_a_task_of_a_compute_is_no_matter_of_conductors(cloud):
+    ask(cloud, task_state=task_states.RESIZE_MIGRATING)
+    cloud.server(task_state=task_states.REBOOTING)
+    assert not lost(cloud)
+    assert not stuck(cloud)
+
+
+@pytest.mark.parametrize('status', ('accepted', 'pre-migrating'))
+def test_one_whose_compute_was_not_told_is_asked_about(cloud, status):
+    server, _ = ask(cloud)
+    uuid = cloud.migration(server, status)
+    [finding] = stuck(cloud).values()
+    assert (finding.subject, finding.safe) == (server, False)
+    assert uuid in finding.what
+
+
+@pytest.mark.parametrize('status', ('preparing', 'running', 'queued',
+                                    'migrating', 'post-migrating'))
+def test_one_that_a_compute_works_on_is_not_stuck(cloud, status):
+    server, _ = ask(cloud)
+    cloud.migration(server, status)
+    assert not stuck(cloud)
+
+
+def test_one_that_a_compute_may_only_come_to_is_not_stuck(cloud):
+    server, _ = ask(cloud, age=moves.PATIENCE / 2)
+    cloud.migration(server, 'accepted')
+    assert not stuck(cloud)
+
+
+# -- how they end ---------------------------------------------------------
+
+def end(cloud, finding):
+    audit_moves.EndLostMove(cloud.manager).execute(
+        cloud.context, finding.details)
+
+
+def events(cloud, server):
+    with cloud.at('cell1') as context:
+        [action] = objects.InstanceActionList.get_by_instance_uuid(
+            context, server)
+        return action, list(objects.InstanceActionEventList.get_by_action(
+            context, action.id))
+
+
+@pytest.mark.parametrize('vm_state', (vm_states.ACTIVE, vm_states.STOPPED))
+@pytest.mark.parametrize('action, task_state, request_', MOVES)
+def test_the_server_is_as_it_was(cloud, action, task_state, request_,
+                                 vm_state):
+    server, _ = ask(cloud, action, task_state, vm_state=vm_state)
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    record = cloud.record(server)
+    assert (record.vm_state, record.task_state) == (vm_state, None)
+    assert 'lost with a nova-conductor' in cloud.faults(server)[0]
+    told, [event] = events(cloud, server)
+    assert told.message == 'Error'
+    assert (event.result, event.event) == (
+        'Error', audit_moves._EVENTS[action])
+    assert not lost(cloud)
+
+
+def test_an_event_that_the_conductor_had_opened_is_closed(cloud):
+    server, request_id = ask(cloud)
+    with cloud.at('cell1') as context:
+        context.request_id = request_id
+        objects.InstanceActionEvent.event_start(
+            context, server, 'conductor_migrate_server')
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    _, [event] = events(cloud, server)
+    assert event.result == 'Error'
+
+
+def test_to_end_it_twice_is_to_end_it_once(cloud):
+    server, _ = ask(cloud)
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    end(cloud, finding)
+    assert len(cloud.faults(server)) == 1
+
+
+@pytest.mark.parametrize('taken', (None, task_states.DELETING,
+                                   task_states.RESIZE_MIGRATING))
+def test_one_that_somebody_has_taken_meanwhile_is_left(cloud, taken):
+    server, _ = ask(cloud)
+    [finding] = lost(cloud).values()
+    with cloud.at('cell1') as context:
+        record = objects.Instance.get_by_uuid(context, server)
+        record.task_state = taken
+        record.save()
+    end(cloud, finding)
+    assert cloud.record(server).task_state == taken
+    assert not cloud.faults(server)
+
+
+def test_one_that_somebody_takes_at_the_last_moment_is_left(
+        cloud, monkeypatch):
+    """The database decides: the write is a compare-and-swap."""
+    server, _ = ask(cloud)
+    [finding] = lost(cloud).values()
+    save = objects.Instance.save
+    raced = []
+
+    def race(instance, *args, **kwargs):
+        if not raced:
+            raced.append(True)
+            with cloud.at('cell1') as context:
+                other = objects.Instance.get_by_uuid(context, server)
+                other.task_state = task_states.DELETING
+                other.save()
+        return save(instance, *args, **kwargs)
+
+    monkeypatch.setattr(objects.Instance, 'save', race)
+    end(cloud, finding)
+    assert cloud.record(server).task_state == task_states.DELETING

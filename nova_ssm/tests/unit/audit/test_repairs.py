@@ -1,0 +1,304 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""From the finding to the end of its repair, killed anywhere."""
+
+import pytest
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import objects
+
+from nova_ssm.audit import kinds
+from nova_ssm.audit import looks
+from nova_ssm.audit import repairs
+from nova_ssm.engine import journal
+from nova_ssm.engine import queries
+from nova_ssm import exception
+from nova_ssm.tests.unit.audit import cloud as cloud_module
+
+UNKNOWN = 'aaaaaaaa-0000-4000-8000-000000000001'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No time passes between two looks."""
+    monkeypatch.setattr(looks, 'wait', lambda db, settle: None)
+
+
+def find(cloud):
+    return looks.find(cloud.survey, kinds.KINDS.values(), 5)
+
+
+def post(cloud, clock=1000.0):
+    return repairs.post(cloud.runner.board, find(cloud), clock, cloud.db)
+
+
+def lost_build(cloud):
+    return cloud.ask(2)[0]
+
+
+def stuck_build(cloud):
+    return cloud.server(vm_state=vm_states.BUILDING, host=None, node=None,
+                        task_state=task_states.SCHEDULING)
+
+
+def lost_move(cloud):
+    server = cloud.server(task_state=task_states.RESIZE_PREP)
+    cloud.action(server)
+    return server
+
+
+def orphan_allocation(cloud):
+    cloud.hold(UNKNOWN, cloud.node('host1', 'node1'))
+    return UNKNOWN
+
+
+def given_back(cloud):
+    server = cloud.server()
+    cloud.hold(cloud.migration(server, 'error'),
+               cloud.node('host1', 'node1'))
+    return server
+
+
+def misplaced(cloud):
+    server = cloud.server()
+    cloud.hold(server, cloud.node('host1', 'node1'),
+               cloud.node('host2', 'node2'))
+    return server
+
+
+def is_in_error(cloud, server, cell='cell1'):
+    record = cloud.record(server, cell)
+    return (record.vm_state, record.task_state, len(cloud.faults(
+        server, cell))) == ('error', None, 1)
+
+
+#: Of each damage how it looks when it is repaired.
+DAMAGES = {
+    lost_build: lambda cloud, one: is_in_error(cloud, one, 'cell0'),
+    stuck_build: is_in_error,
+    lost_move: lambda cloud, one: (
+        cloud.record(one).task_state is None and
+        len(cloud.faults(one)) == 1),
+    orphan_allocation: lambda cloud, one: not cloud.placement.held,
+    given_back: lambda cloud, one: set(cloud.placement.held) == {one},
+    misplaced: lambda cloud, one: len(cloud.placement.held[one]) == 1,
+}
+
+each = pytest.mark.parametrize('damage', DAMAGES,
+                               ids=lambda damage: damage.__name__)
+
+
+@each
+def test_is_found_repaired_and_not_found_again(cloud, damage):
+    subject = damage(cloud)
+    assert post(cloud)
+    outcomes = cloud.run_posted()
+    assert outcomes and {state for _, state in outcomes} == {'SUCCESS'}
+    assert DAMAGES[damage](cloud, subject)
+    assert not find(cloud)
+
+
+@each
+def test_every_kind_says_what_it_is_about(cloud, damage):
+    damage(cloud)
+    for one in find(cloud):
+        assert one.what and one.why and one.remedy
+        assert not {'\n', '%'} & set(one.what + one.why + one.remedy)
+        assert one.details['group']
+
+
+@each
+def test_is_repaired_though_each_row_is_the_last_of_a_conductor(
+        cloud, damage):
+    """Killed behind each row, again and again, by one conductor a row."""
+    subject = damage(cloud)
+    post(cloud)
+    kills = 0
+    while True:
+        jobs = list(cloud.runner.board.iterjobs(only_unclaimed=True))
+        if not jobs:
+            break
+        killed = kill_behind_the_next_row(cloud, jobs[0])
+        kills += killed
+    assert kills
+    assert DAMAGES[damage](cloud, subject)
+    assert not find(cloud)
+
+
+def kill_behind_the_next_row(cloud, job):
+    """Let a worker die when it has written a row, but the last one."""
+    def die(uuid, kind, atom, state):
+        if kind != 'end':
+            raise cloud_module.Crash(atom)
+
+    cloud.runner.after_commit = die
+    try:
+        cloud.runner.resume(job)
+    except cloud_module.Crash:
+        return True
+    finally:
+        cloud.runner.after_commit = None
+        cloud.sql('UPDATE ssm_flows SET owner = NULL')
+    return False
+
+
+@each
+def test_is_repaired_though_killed_behind_each_change(cloud, damage):
+    """In the middle of a task: what was changed is not in the journal."""
+    subject = damage(cloud)
+    post(cloud)
+    after = 0
+    while True:
+        after += 1
+        cloud.steps.clear()
+        cloud.crash_after = 1 if after < 20 else None
+        try:
+            cloud.run_posted()
+            break
+        except cloud_module.Crash:
+            cloud.sql('UPDATE ssm_flows SET owner = NULL')
+    cloud.crash_after = None
+    assert after < 20
+    assert DAMAGES[damage](cloud, subject)
+
+
+@each
+def test_is_left_alone_if_it_is_none_any_more(cloud, damage):
+    """What has been put right between finding and repair."""
+    subject = damage(cloud)
+    post(cloud)
+    held = dict(cloud.placement.held)
+    for one in (subject, *held):
+        cloud.flow('resize', one)
+    cloud.sql("UPDATE ssm_flows SET owner = 'x' WHERE name = 'resize'")
+    cloud.sql("INSERT INTO ssm_workers VALUES ('x', 'h/1', 1, 1, 1, 1e12)")
+    if damage is lost_build:
+        assert {name for name, _ in cloud.run_posted()} == {
+            'repair_lost_build'}
+        assert objects.BuildRequest.get_by_instance_uuid(
+            cloud.context, subject)
+        return
+    cloud.run_posted()
+    assert cloud.placement.held == held
+    if cloud.record(subject):
+        assert not cloud.faults(subject)
+
+
+def test_two_who_find_the_same_post_it_once(cloud):
+    lost_build(cloud)
+    stuck_build(cloud)
+    first, second = post(cloud), post(cloud)
+    assert first == second
+    assert len(list(cloud.runner.board.iterjobs())) == 2
+
+
+def test_it_is_repaired_once_more_if_it_is_still_there_later(cloud):
+    lost_build(cloud)
+    [first] = post(cloud, clock=1000.0).values()
+    cloud.sure.side_effect = exception.Uncertain('nobody answers')
+    assert cloud.run_posted() == [('repair_lost_build', 'REVERTED')]
+    [second] = post(cloud, clock=1000.0 + repairs.AGAIN).values()
+    assert first != second
+    cloud.sure.side_effect = None
+    cloud.run_posted()
+    assert not find(cloud)
+
+
+def test_without_certainty_nothing_is_changed(cloud):
+    server = lost_build(cloud)
+    post(cloud)
+    cloud.sure.side_effect = exception.Uncertain('worker x did not answer')
+    cloud.run_posted()
+    assert find(cloud)
+    [flow] = queries.flows(cloud.db, subject=server)
+    assert 'worker x did not answer' in flow.failure
+
+
+@pytest.mark.parametrize('damage', (lost_build, lost_move))
+def test_what_begins_while_the_conductors_are_asked_is_left_alone(
+        cloud, damage):
+    """One of them had it in its hands."""
+    subject = damage(cloud)
+    post(cloud)
+    cloud.sure.side_effect = lambda: cloud.flow('resize', subject)
+    cloud.sql("INSERT INTO ssm_workers VALUES "
+              "('a worker', 'h/1', 1, 1, 1, 1e12)")
+    assert {name for name, _ in cloud.run_posted()} == {
+        'repair_' + damage.__name__}
+    for flow in queries.flows(cloud.db, subject=subject):
+        assert not flow.name.startswith('end_')
+
+
+@pytest.mark.parametrize('damage', (lost_build, lost_move))
+def test_who_writes_the_first_row_has_the_request(cloud, damage,
+                                                  monkeypatch):
+    """A message that comes at the very last moment wins, or loses."""
+    damage(cloud)
+    [finding] = find(cloud)[:1]
+    post(cloud)
+    start = cloud.runner.board.start
+
+    def late(request, owner):
+        if request.name.startswith('end_'):
+            monkeypatch.undo()
+            start(journal.FlowRequest(
+                name='resize', store={}, subject=request.subject,
+                uuid=finding.details['fence']), owner='a worker')
+        return start(request, owner)
+
+    cloud.sql("INSERT INTO ssm_workers VALUES "
+              "('a worker', 'h/1', 1, 1, 1, 1e12)")
+    monkeypatch.setattr(cloud.runner.board, 'start', late)
+    assert {name for name, _ in cloud.run_posted()} == {
+        'repair_' + damage.__name__}
+    assert queries.flow(cloud.db, finding.details['fence']).name == 'resize'
+
+
+def test_what_a_failed_flow_has_left_is_repaired_beside_it(cloud):
+    """Its row is there and cannot be taken."""
+    [server] = cloud.ask()
+    [finding] = find(cloud)
+    cloud.flow('schedule_and_build_instances', server, finished=True,
+               flow_uuid=finding.details['fence'])
+    post(cloud)
+    cloud.run_posted()
+    assert is_in_error(cloud, server, 'cell0')
+
+
+def test_what_a_consumer_held_is_in_the_journal_and_can_be_had_again(cloud):
+    """Somebody comes to need it while it is being removed."""
+    orphan_allocation(cloud)
+    held = dict(cloud.placement.held)
+    post(cloud)
+    delete = cloud.placement.delete_allocation_for_instance
+
+    def race(context, consumer, force=False):
+        delete(context, consumer, force)
+        cloud.server(server=consumer)
+
+    cloud.placement.delete_allocation_for_instance = race
+    [(_, state)] = cloud.run_posted()
+    assert state == 'REVERTED'
+    assert cloud.placement.held == held
+
+
+def test_the_flow_of_a_repair_is_shown_with_its_subject(cloud):
+    server = lost_move(cloud)
+    [uuid] = post(cloud).values()
+    cloud.run_posted()
+    names = {flow.name: flow for flow in
+             queries.flows(cloud.db, subject=server)}
+    assert set(names) == {'repair_lost_move', 'end_lost_move'}
+    assert names['end_lost_move'].parent_uuid == uuid
+    assert names['repair_lost_move'].project_id == cloud_module.PROJECT
