@@ -61,6 +61,8 @@ class Runtime:
             host, lease=conf.ssm.lease)
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None
+        #: What stops that goes on beside the flows.
+        self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def start(self,
@@ -99,6 +101,8 @@ class Runtime:
             default for as long as the lease lasts
         """
         with self._lock:
+            while self.on_stop:
+                self.on_stop.pop()()
             if self._recovery is not None:
                 self._recovery.stop()
                 self._recovery = None

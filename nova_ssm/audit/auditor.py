@@ -59,6 +59,8 @@ class Auditor:
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5)
 
     def _run(self) -> None:
         while not self._stop.wait(self._wait()):
@@ -83,11 +85,13 @@ class Auditor:
 
     def is_mine(self) -> bool:
         """Whether it is the turn of this worker."""
+        # Asking for it registers it.
+        me = self._runner.worker.id
         db = self._runner.db
         workers = sorted(queries.living(db))
         turn = round(queries.clock(db) / self._interval)
         return bool(workers) and (
-            workers[turn % len(workers)] == self._runner.worker.id)
+            workers[turn % len(workers)] == me)
 
     def turn(self) -> int:
         """Look, if it is our turn.

@@ -20,7 +20,8 @@ from oslo_log import log as logging
 
 from nova_ssm.audit import findings
 from nova_ssm.audit import kinds
-from nova_ssm.engine import jobboard
+from nova_ssm.engine import boards
+from nova_ssm.engine import database
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm import keys
@@ -31,8 +32,8 @@ LOG = logging.getLogger(__name__)
 AGAIN = 30.0
 
 
-def post(board: jobboard.SQLJobBoard, found: Iterable[findings.Finding],
-         clock: float, db: queries.database.Database) -> dict[str, str]:
+def post(board: boards.Board, found: Iterable[findings.Finding],
+         clock: float, db: database.Database) -> dict[str, str]:
     """Post the flows that repair findings, one for those of one request.
 
     All who post at the same time post the same flows: each is there once.
@@ -50,8 +51,8 @@ def post(board: jobboard.SQLJobBoard, found: Iterable[findings.Finding],
     return posted
 
 
-def _post(board: jobboard.SQLJobBoard, one: findings.Finding, group: str,
-          turn: int, db: queries.database.Database) -> str:
+def _post(board: boards.Board, one: findings.Finding, group: str,
+          turn: int, db: database.Database) -> str:
     kind = kinds.KINDS[one.kind]
     for flow in queries.flows(db, unfinished=True, subject=group, limit=10):
         if flow.name == kind.flow:

@@ -56,6 +56,7 @@ class Audit(plugins.Workflow):
             self._auditor = auditor.Auditor(
                 self.runner, CONF.ssm.audit_interval, self._survey)
             self._auditor.start()
+            self.manager.ssm.on_stop.append(self._auditor.stop)
 
     def _survey(self) -> survey.Survey:
         return survey.Survey(self.runner.db, auditor.AGE,

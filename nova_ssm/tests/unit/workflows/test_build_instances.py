@@ -23,6 +23,7 @@ from nova_ssm.engine import queries
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
+from nova_ssm import keys
 from nova_ssm.tasks import abandoned
 from nova_ssm.workflows import build_instances
 
@@ -193,3 +194,22 @@ def test_nothing_is_posted_if_nothing_was_built(workflow, builds):
     builds.return_value = []
     workflow.on_worker_death('cond1:1:abc')
     assert posted(workflow) == []
+
+
+# -- a request that comes twice -------------------------------------------
+
+def test_the_flow_of_a_request_follows_from_its_first_server(workflow):
+    ends(workflow)
+    assert build(workflow).uuid == build(workflow).uuid == keys.build('a1')
+
+
+@pytest.mark.parametrize('there', ('schedule_and_build_instances',
+                                   'end_lost_build'))
+def test_a_request_that_comes_twice_or_too_late_is_dropped(
+        workflow, monkeypatch, there):
+    workflow.runner.run.side_effect = db_exc.DBDuplicateEntry()
+    found = mock.Mock(return_value=mock.Mock())
+    found.return_value.name = there
+    monkeypatch.setattr(queries, 'flow', found)
+    build(workflow)
+    assert found.call_args.args[1] == keys.build('a1')
