@@ -35,22 +35,22 @@ def made(cloud):
 
 
 def test_of_all_workers_one_looks_in_each_turn(monkeypatch):
-    workers = {name: 'host' for name in 'abc'}
+    workers = dict.fromkeys('abc', 'host')
     monkeypatch.setattr(queries, 'living', lambda db: workers)
     for turn in range(9):
-        monkeypatch.setattr(queries, 'clock', lambda db: turn * 15 + 0.3)
+        monkeypatch.setattr(queries, 'clock', lambda db, turn=turn: turn * 15 + 0.3)
         assert [auditor.Auditor(
             mock.Mock(worker=mock.Mock(id=name)), 15, None).is_mine()
             for name in workers].count(True) == 1
 
 
 def test_each_worker_has_its_turn(monkeypatch):
-    workers = {name: 'host' for name in 'abc'}
+    workers = dict.fromkeys('abc', 'host')
     monkeypatch.setattr(queries, 'living', lambda db: workers)
     one = auditor.Auditor(mock.Mock(worker=mock.Mock(id='b')), 15, None)
     turns = []
     for turn in range(9):
-        monkeypatch.setattr(queries, 'clock', lambda db: turn * 15 - 0.2)
+        monkeypatch.setattr(queries, 'clock', lambda db, turn=turn: turn * 15 - 0.2)
         turns.append(one.is_mine())
     assert turns.count(True) == 3
 
