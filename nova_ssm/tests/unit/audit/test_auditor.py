@@ -38,7 +38,8 @@ def test_of_all_workers_one_looks_in_each_turn(monkeypatch):
     workers = dict.fromkeys('abc', 'host')
     monkeypatch.setattr(queries, 'living', lambda db: workers)
     for turn in range(9):
-        monkeypatch.setattr(queries, 'clock', lambda db, turn=turn: turn * 15 + 0.3)
+        monkeypatch.setattr(queries, 'clock',
+                            lambda db, turn=turn: turn * 15 + 0.3)
         assert [auditor.Auditor(
             mock.Mock(worker=mock.Mock(id=name)), 15, None).is_mine()
             for name in workers].count(True) == 1
@@ -50,7 +51,8 @@ def test_each_worker_has_its_turn(monkeypatch):
     one = auditor.Auditor(mock.Mock(worker=mock.Mock(id='b')), 15, None)
     turns = []
     for turn in range(9):
-        monkeypatch.setattr(queries, 'clock', lambda db, turn=turn: turn * 15 - 0.2)
+        monkeypatch.setattr(queries, 'clock',
+                            lambda db, turn=turn: turn * 15 - 0.2)
         turns.append(one.is_mine())
     assert turns.count(True) == 3
 
