@@ -37,7 +37,12 @@ cd "$ROOT"
 # Which environment a benchmark runs in: ensure_venv has Nova, ensure_bench_venv the other runners
 # and matplotlib.
 case $command in
-  engine | load) ensure_bench_venv ;;
+  engine | load)
+    apt_install "${DATABASES[@]}"
+    ensure_bench_venv
+    # What libraries say of Eventlet, once a process.
+    export PYTHONWARNINGS=ignore
+    ;;
   scale)
     apt_install "${DATABASES[@]}"
     ensure_venv

@@ -69,6 +69,11 @@ class Database:
         self._engine: sa.Engine | None = None
         self._pid: int | None = None
         self._lock = threading.Lock()
+        # SQLite lets one write at a time; who finds it locked sleeps, for
+        # longer than the other needs. Threads of ours take turns.
+        self._turn: contextlib.AbstractContextManager = (
+            threading.RLock() if url.startswith('sqlite')
+            else contextlib.nullcontext())
 
     @property
     def engine(self) -> sa.Engine:
@@ -84,7 +89,9 @@ class Database:
 
     def _create_engine(self) -> sa.Engine:
         context_manager = enginefacade.transaction_context()
-        options: dict[str, Any] = {'sqlite_fk': False, 'max_retries': 1}
+        # No sleep(0) after each transaction: threads are threads here.
+        options: dict[str, Any] = {'sqlite_fk': False, 'max_retries': 1,
+                                   'thread_checkin': False}
         options.update(self._options)
         context_manager.configure(connection=self.url, **options)
         try:
@@ -128,6 +135,11 @@ class Database:
         :param work: what to do in the transaction; may run more than once
         :param give_up: asked between two tries; True raises the last error
         """
+        try:
+            return self._try(work)
+        except TRANSIENT:
+            if give_up():
+                raise
         for attempt in tenacity.Retrying(
                 retry=tenacity.retry_if_exception(
                     lambda e: isinstance(e, TRANSIENT) and not give_up()),
@@ -135,9 +147,12 @@ class Database:
                     initial=0.05, max=2, jitter=0.1),
                 before_sleep=self._say_waiting, reraise=True):
             with attempt:
-                with self.transaction() as connection:
-                    return work(connection)
+                return self._try(work)
         raise AssertionError('unreachable')
+
+    def _try(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._turn, self.transaction() as connection:
+            return work(connection)
 
     def _say_waiting(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None

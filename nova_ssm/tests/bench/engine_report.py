@@ -127,17 +127,13 @@ def show(found: dict[str, Any], out: console.Console) -> None:
 
 
 def _figures(database: str, figures: list[dict[str, Any]]) -> table.Table:
-    shown = table.Table(title='%s: a flow of so many tasks' % database)
-    shown.add_column('')
     sizes = sorted({one['tasks'] for one in figures})
-    for size in sizes:
-        shown.add_column('%d: ms' % size, justify='right')
-        shown.add_column('CPU ms', justify='right')
-        shown.add_column('SQL', justify='right')
-        shown.add_column('commits', justify='right')
     together = any(one['flows_per_s'] for one in figures)
-    if together:
-        shown.add_column('at once: flows/s', justify='right')
+    shown = table.Table(title='%s: ms a flow (ms of processor), '
+                        'statements/commits' % database)
+    for title in ('', *('%d tasks' % size for size in sizes),
+                  *(['at once, flows/s'] if together else [])):
+        shown.add_column(title, justify='right' if title else 'left')
     for peer, title in TITLES.items():
         mine = {one['tasks']: one for one in figures if one['peer'] == peer}
         if not mine:
@@ -145,8 +141,8 @@ def _figures(database: str, figures: list[dict[str, Any]]) -> table.Table:
         cells = [title]
         for size in sizes:
             one = mine[size]
-            cells += ['%.1f' % one['ms'], '%.1f' % one['cpu_ms'],
-                      '%d' % one['statements'], '%d' % one['commits']]
+            cells.append('%.1f (%.1f) %d/%d' % (
+                one['ms'], one['cpu_ms'], one['statements'], one['commits']))
         if together:
             cells.append(_at_once(mine))
         shown.add_row(*cells)
