@@ -65,7 +65,7 @@ class DurableStep(Step, ssm_task.Task):
     """A task of ours."""
 
 
-def flow_of(tasks: int, cls: type[Step]) -> linear_flow.Flow:
+def flow_of(tasks: int, cls: type[Step] = Step) -> linear_flow.Flow:
     """A flow of so many tasks."""
     return linear_flow.Flow('flow-%d' % tasks).add(
         *(cls(number) for number in range(tasks)))
@@ -123,7 +123,7 @@ class Memory(Peer):
     """TaskFlow in memory: nothing is durable."""
 
     def run(self, tasks: int) -> None:
-        engine = engines.load(flow_of(tasks, Step), engine='serial',
+        engine = engines.load(flow_of(tasks), engine='serial',
                               store={'name': 'flow'})
         engine.run()
         assert engine.storage.get_flow_state() == 'SUCCESS'
@@ -147,9 +147,9 @@ class TaskFlowSQL(Peer):
         with contextlib.closing(self._backend.get_connection()) as connection:
             connection.save_logbook(book)
         engines.save_factory_details(
-            detail, flow_of, [tasks, Step], {}, backend=self._backend)
+            detail, flow_of, [tasks], {}, backend=self._backend)
         engine = engines.load(
-            flow_of(tasks, Step), book=book, flow_detail=detail,
+            flow_of(tasks), book=book, flow_detail=detail,
             backend=self._backend, engine='serial', store={'name': 'flow'})
         engine.run()
         assert engine.storage.get_flow_state() == 'SUCCESS'
