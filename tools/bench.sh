@@ -40,7 +40,6 @@ case $command in
   engine | load)
     apt_install "${DATABASES[@]}"
     ensure_bench_venv
-    apt_install mariadb-server postgresql
     # What libraries say of Eventlet, once a process.
     export PYTHONWARNINGS=ignore
     ;;
