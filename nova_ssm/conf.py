@@ -21,6 +21,52 @@ ssm_group = cfg.OptGroup(
          'conductor can go on with. Needs ``[conductor] '
          'compute_task_manager = nova_ssm``.')
 
+_board_opts = [
+    cfg.StrOpt(
+        'jobboard', default='sql',
+        choices=[
+            ('sql', 'in the database of the journal: no other service'),
+            ('zookeeper', 'TaskFlow\'s board in ZooKeeper'),
+            ('etcd', 'TaskFlow\'s board in etcd'),
+            ('redis', 'TaskFlow\'s board in Redis')],
+        help='Where the conductors claim flows: the same on every conductor. '
+             'All but ``sql`` need their client library: ``pip install '
+             '"nova-ssm[etcd]"``, or ``[redis]`` or ``[zookeeper]``.'),
+    cfg.ListOpt(
+        'jobboard_hosts', default=[],
+        help='Where the servers of the job board are, host:port of each. '
+             'Default: this machine, and the usual port. Of several etcds, '
+             'or Redises without a Sentinel, the next one is asked when one '
+             'fails.'),
+    cfg.StrOpt(
+        'jobboard_path', default='/nova_ssm', regex='^/[^/]',
+        help='Below which name the job board keeps what it knows. Clouds '
+             'that share its servers need different ones.'),
+    cfg.StrOpt(
+        'jobboard_user',
+        help='The user of the job board\'s servers, if they ask for one. In '
+             'ZooKeeper the nodes are readable to it only then.'),
+    cfg.StrOpt(
+        'jobboard_password', secret=True,
+        help='The password of that user. For Redis it does without a user.'),
+    cfg.BoolOpt(
+        'jobboard_tls', default=False,
+        help='Whether to talk TLS with the job board\'s servers.'),
+    cfg.StrOpt(
+        'jobboard_ca_file',
+        help='The certificates of those who sign the servers\'.'),
+    cfg.StrOpt(
+        'jobboard_cert_file',
+        help='The certificate that we show the servers.'),
+    cfg.StrOpt(
+        'jobboard_key_file',
+        help='And its key.'),
+    cfg.StrOpt(
+        'jobboard_sentinel',
+        help='What the Redis is called by its Sentinels; they are named in '
+             '``jobboard_hosts`` then.'),
+]
+
 ssm_opts = [
     cfg.ListOpt(
         'workflows', default=[],
@@ -74,6 +120,7 @@ ssm_opts = [
              'turn. What is safe to be repaired is repaired; ``nova-ssm '
              'audit`` shows the rest. 0 looks only when asked. Set it to '
              'the same on every conductor.'),
+    *_board_opts,
 ]
 
 

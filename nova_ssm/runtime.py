@@ -25,6 +25,7 @@ from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm import exception
+from nova_ssm import jobboards
 from nova_ssm import objects
 from nova_ssm import retention
 
@@ -47,6 +48,7 @@ class Runtime:
     Made before the workers fork: it opens no connection that it keeps.
 
     :raises DatabaseUnusable: if the journal's tables are not there
+    :raises BoardUnusable: if the job board is not there
     :raises ConfigurationError: if an option cannot be used
     """
 
@@ -58,7 +60,8 @@ class Runtime:
         self._ages = retention.ages(conf)
         self.runner = runner.Runner(
             db, objects.serializer(open_vault(conf)), registry.Registry(),
-            host, lease=conf.ssm.lease)
+            host, lease=conf.ssm.lease, board=jobboards.factory(conf))
+        self.runner.board.probe()
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None
         #: What stops that goes on beside the flows.
