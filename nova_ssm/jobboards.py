@@ -59,6 +59,6 @@ def _server(conf: cfg.ConfigOpts) -> base.Server:
         certfile=ssm.jobboard_cert_file, keyfile=ssm.jobboard_key_file,
         sentinel=ssm.jobboard_sentinel,
         # No answer is waited for until a claim has ended.
-        patience=min(3.0, ssm.lease / 4))
+        patience=min(3.0, ssm.lease / 2))
     str(server)     # says what is wrong with the hosts
     return server

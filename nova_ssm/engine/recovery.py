@@ -21,6 +21,7 @@ import time
 
 from oslo_log import log as logging
 
+from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import masking
@@ -83,6 +84,8 @@ class Recovery:
         while not self._stop.is_set():
             try:
                 self.look()
+            except exception.BoardUnusable as exc:
+                LOG.debug('No look while the board is away: %s', exc)
             except Exception as exc:  # noqa: BLE001 - try again, and say so
                 self._be_patient()
                 LOG.warning('Looking for flows without an owner failed, '

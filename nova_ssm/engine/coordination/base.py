@@ -110,8 +110,16 @@ class Client:
         """Let the claim of a job, if there is one, last its time again."""
         job.extend_expiry(self.lease)
 
-    def refresh(self, board: Any) -> None:
-        """Let what is read now be what was written last."""
+    def jobs(self, board: Any) -> list[Any]:
+        """What is on the board now.
+
+        Not by its iterjobs(), which asks for the state of each, one by one.
+        """
+        return board._fetch_jobs(ensure_fresh=True)
+
+    def owner(self, board: Any, job: Any) -> str | None:
+        """What the one calls itself who has claimed a job."""
+        return board.find_owner(job)
 
     def name(self, worker: str) -> str:
         """What a worker calls itself in claims: a word of it is its id."""

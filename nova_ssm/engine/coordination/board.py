@@ -36,8 +36,11 @@ only trouble can make, those that nobody needs are consumed.
 """
 
 from collections.abc import Iterator
+import dataclasses
+import heapq
 import os
 import threading
+import zlib
 
 from oslo_log import log as logging
 from taskflow import exceptions as taskflow_exc
@@ -54,6 +57,23 @@ from nova_ssm.engine import journal
 from nova_ssm.engine import serialization
 
 LOG = logging.getLogger(__name__)
+
+#: Of how many flows one look asks whether their owners have claims on them.
+_GLANCES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """When we last asked who has claimed a flow.
+
+    :param unclaimed: since when we know that it is nobody
+    """
+
+    at: float
+    unclaimed: float | None = None
+
+
+_NEVER = Look(0.0)
 
 
 class TaskflowBoard(boards.Board):
@@ -77,8 +97,7 @@ class TaskflowBoard(boards.Board):
         self._holds: dict[str, holding.Hold] = {}
         #: What is to be given back, and how, as soon as the board is there.
         self._back: dict[str, tuple[holding.Hold, str, str]] = {}
-        #: Since when we know of a job that nobody claims it.
-        self._unclaimed: dict[str, float] = {}
+        self._looked: dict[str, Look] = {}
         self._swept = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -249,7 +268,7 @@ class TaskflowBoard(boards.Board):
 
     def attach(self, worker: boards.Owner, renew: bool) -> None:
         self._worker, self._pid = worker, os.getpid()
-        self._holds, self._back, self._unclaimed = {}, {}, {}
+        self._holds, self._back, self._looked = {}, {}, {}
         self._stop = threading.Event()
         if renew:
             self._thread = threading.Thread(
@@ -278,30 +297,30 @@ class TaskflowBoard(boards.Board):
     # -- what nobody runs ---------------------------------------------------
 
     def free_jobs(self, who: str) -> Iterator[jobboard.SQLJob]:
-        jobs = self._strangers(self._claims.jobs(unclaimed=True), who)
+        jobs = self._strangers(who)
         rows = self.sql.look_up(list(jobs))
-        now = holding.clock()
-        self._unclaimed = {uuid: self._unclaimed.get(uuid, now)
-                           for uuid in jobs}
-        found = []
-        for uuid, job in jobs.items():
+        good = []
+        # Each worker begins elsewhere, or all would claim the same.
+        for uuid in sorted(jobs, key=lambda uuid: zlib.crc32(
+                (who + uuid).encode())):
             row = rows.get(uuid)
             if row is None or row.row.finished_at is not None:
-                self._claims.retire(job, who)
-            elif not row.live or (
-                    now - self._unclaimed[uuid] > self._lease / 2):
-                row.posted = job
-                found.append(row)
-        if now - self._swept > self._lease / 2:
-            found += self._without_job(who)
-            self._swept = now
-        return iter(found)
+                self._claims.retire(jobs[uuid], who)
+                continue
+            row.posted = jobs[uuid]
+            if row.live:
+                good.append(row)
+            elif self._claims.owner(row.posted) is None:
+                yield row
+        yield from self._neglected(good)
+        if holding.clock() - self._swept > self._lease / 2:
+            self._swept = holding.clock()
+            yield from self._without_job(who)
 
-    def _strangers(self, unclaimed: list[taskflow_jobs.Job],
-                   who: str) -> dict[str, taskflow_jobs.Job]:
+    def _strangers(self, who: str) -> dict[str, taskflow_jobs.Job]:
         """The jobs of flows that are not ours, the first one of each."""
         jobs: dict[str, taskflow_jobs.Job] = {}
-        for job in unclaimed:
+        for job in self._claims.jobs():
             uuid = holding.flow_of(job)
             hold = self._holds.get(uuid)
             if hold is None:
@@ -310,13 +329,34 @@ class TaskflowBoard(boards.Board):
                 self._claims.retire(job, who)
         return jobs
 
-    def _without_job(self, who: str) -> list[jobboard.SQLJob]:
+    def _neglected(self, good: list[jobboard.SQLJob]
+                   ) -> Iterator[jobboard.SQLJob]:
+        """Flows the owner of which lives, but has no claim.
+
+        A few are asked for at a time, those first that were not for long.
+        """
+        known = {job.uuid for job in good}
+        self._looked = {uuid: look for uuid, look in self._looked.items()
+                        if uuid in known}
+        for job in heapq.nsmallest(_GLANCES, good, key=lambda job: (
+                self._looked.get(job.uuid, _NEVER).at)):
+            now = holding.clock()
+            since = self._looked.get(job.uuid, _NEVER).unclaimed
+            if self._claims.owner(job.posted) is not None:
+                self._looked[job.uuid] = Look(now)
+                continue
+            # Looked at again before those that are claimed.
+            self._looked[job.uuid] = Look(now - self._lease, since or now)
+            if since is not None and now - since > self._lease / 2:
+                yield job
+
+    def _without_job(self, who: str) -> Iterator[jobboard.SQLJob]:
         free = list(self.sql.free_jobs(who))
-        if not free:
-            return free
-        posted = {holding.flow_of(job) for job in self._claims.jobs()}
-        return [job for job in free
-                if job.uuid not in posted and job.uuid not in self._holds]
+        if free:
+            posted = {holding.flow_of(job) for job in self._claims.jobs()}
+            for job in free:
+                if job.uuid not in posted and job.uuid not in self._holds:
+                    yield job
 
     def evict(self, worker_id: str) -> None:
         try:

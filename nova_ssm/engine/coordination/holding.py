@@ -68,15 +68,10 @@ class Claims:
         self._link = link
         self.lease = lease
 
-    def jobs(self, unclaimed: bool = False) -> list[taskflow_jobs.Job]:
+    def jobs(self) -> list[taskflow_jobs.Job]:
         """What is on the board now, in the order in which it was posted."""
         with self._link.use() as (client, board):
-            client.refresh(board)
-            found = list(board.iterjobs(only_unclaimed=unclaimed,
-                                        ensure_fresh=True))
-            # It may have been cut off meanwhile, and have looked empty.
-            client.check()
-            return sorted(found, key=lambda job: job.sequence)
+            return sorted(client.jobs(board), key=lambda job: job.sequence)
 
     def jobs_of(self, uuid: str) -> list[taskflow_jobs.Job]:
         """The jobs of one flow; more than one only after some trouble."""
@@ -118,7 +113,7 @@ class Claims:
             try:
                 board.claim(hold.job, who, **client.terms())
             except taskflow_exc.UnclaimableJob:
-                owner = board.find_owner(hold.job)
+                owner = client.owner(board, hold.job)
                 if owner is None or owner.partition(' ')[0] != worker:
                     return False
                 if owner != who:
@@ -136,12 +131,12 @@ class Claims:
             if hold.job is None or hold.client is not client:
                 return False
             client.extend(board, hold.job)
-            return board.find_owner(hold.job) == client.name(worker)
+            return client.owner(board, hold.job) == client.name(worker)
 
     def owner(self, job: taskflow_jobs.Job) -> str | None:
         """The worker that has claimed a job."""
-        with self._link.use() as (_client, board):
-            owner = board.find_owner(job)
+        with self._link.use() as (client, board):
+            owner = client.owner(board, job)
         return owner and owner.partition(' ')[0]
 
     def abandon(self, hold: Hold, worker: str) -> None:
@@ -167,8 +162,8 @@ class Claims:
         freed = 0
         for job in self.jobs():
             try:
-                with self._link.use() as (_client, board):
-                    owner = board.find_owner(job)
+                with self._link.use() as (client, board):
+                    owner = client.owner(board, job)
                     if owner and owner.partition(' ')[0] == worker:
                         board.abandon(job, owner)
                         freed += 1

@@ -51,6 +51,14 @@ class Client(base.Client):
         return {'board': 'redis',
                 'namespace': self.server.path.strip('/').replace('/', ':')}
 
+    def jobs(self, board: Any) -> list[Any]:
+        return board._fetch_jobs()
+
+    def owner(self, board: Any, job: Any) -> str | None:
+        # The board's find_owner() breaks if there is none.
+        owner = self.native.get(job.owner_key)
+        return None if owner is None else owner.decode()
+
     @property
     def lost(self) -> bool:
         return super().lost and not self.server.sentinel

@@ -100,9 +100,13 @@ class Client(base.Client):
     def extend(self, board: Any, job: Any) -> None:
         """The session does that, as long as it lasts."""
 
-    def refresh(self, board: Any) -> None:
+    def jobs(self, board: Any) -> list[Any]:
         # Or a follower answers with what it knows already.
         self.native.sync(board.path)
+        found = super().jobs(board)
+        # It may have been cut off meanwhile, and have looked empty.
+        self.check()
+        return found
 
     def conf(self) -> dict[str, Any]:
         # Beside the last part of the path TaskFlow keeps what is trashed. It

@@ -52,12 +52,25 @@ def servers():
 
 
 @pytest.fixture(params=BOARDS)
-def place(request, servers):
-    """An empty journal and an empty board, of each kind in turn."""
-    engine, kind = BOARDS[request.param]
+def board_kind(request):
+    """Each board in turn."""
+    return request.param
+
+
+@pytest.fixture
+def place_server(servers, board_kind):
+    """The server that the board is in."""
+    engine, kind = BOARDS[board_kind]
+    return servers(kind or engine)
+
+
+@pytest.fixture
+def place(servers, board_kind):
+    """An empty journal and an empty board."""
+    engine, kind = BOARDS[board_kind]
     url = servers(engine).fresh()
     database.upgrade(url)
     if kind is None:
         return places.Place(url)
     return places.Place(url, base.Server(
-        kind, (servers(kind).hosts,), path=next(_paths)))
+        kind, (servers(kind).hosts,), path=next(_paths), patience=3.0))

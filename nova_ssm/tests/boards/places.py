@@ -43,6 +43,13 @@ class Place:
             return runner.sql_board(db, serializer)
         return coordinated.TaskflowBoard(db, serializer, self.server, lease)
 
+    @staticmethod
+    def posted(board: boards.Board) -> int:
+        """How many flows the board knows of."""
+        if isinstance(board, coordinated.TaskflowBoard):
+            return len(board._claims.jobs())
+        return board.job_count
+
     def runner(self, flows: registry.Registry, host: str = 'host',
                lease: float = 60, renew: bool = False) -> runner.Runner:
         """Make a runner with connections of its own."""

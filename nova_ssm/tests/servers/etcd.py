@@ -14,6 +14,8 @@
 
 from collections.abc import Sequence
 import json
+import pathlib
+import tempfile
 import urllib.request
 
 from nova_ssm.tests.servers import base
@@ -27,6 +29,12 @@ class Etcd(base.Server):
 
     def __init__(self) -> None:
         super().__init__()
+        # It waits for the disk at each write, and cannot be told not to.
+        memory = pathlib.Path('/dev/shm')
+        if memory.is_dir():
+            self.home.rmdir()
+            self.home = pathlib.Path(tempfile.mkdtemp(
+                prefix='nova-ssm-', dir=memory))
         self._peers = base.free_port()
 
     def command(self) -> Sequence[str]:

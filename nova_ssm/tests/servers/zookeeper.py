@@ -26,7 +26,7 @@ clientPortAddress=%(host)s
 # The unit of its sessions' timeouts, in milliseconds.
 tickTime=200
 minSessionTimeout=200
-maxSessionTimeout=60000
+maxSessionTimeout=1000000
 admin.enableServer=false
 maxClientCnxns=0
 4lw.commands.whitelist=ruok
