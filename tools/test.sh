@@ -62,7 +62,7 @@ step_functional() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/function
 # The engine on real databases and job boards.
 step_boards() {
   apt_install "${DATABASES[@]}" "${BOARDS[@]}"
-  cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/servers
+  cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/servers nova_ssm/tests/boards
 }
 
 # Nova's own unit tests of the conductor, patched and with nothing enabled.

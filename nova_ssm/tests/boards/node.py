@@ -151,6 +151,7 @@ class Node:
         self._world = World(home)
         self._pipe = pipe
         self._sending = threading.Lock()
+        self._seen: Any = None
         self.runner = place.runner(
             flows(self._world), host, lease, renew=True)
         self._recovery = recovery.Recovery(
@@ -183,15 +184,18 @@ class Node:
             raise
         self._say('ended', key, outcome.state)
 
-    def _claim(self, uuid: str, at: float) -> None:
-        """Claim a flow at a moment that all have agreed on."""
-        [job] = [job for job in
-                 self.runner.board.free_jobs(self.runner.worker.id)
-                 if job.uuid == uuid]
+    def _look(self, uuid: str) -> None:
+        """See that nobody runs a flow."""
+        [self._seen] = [job for job in
+                        self.runner.board.free_jobs(self.runner.worker.id)
+                        if job.uuid == uuid]
         self._say('sees', uuid)
+
+    def _claim(self, at: float) -> None:
+        """Claim what was seen, at a moment that all have agreed on."""
         time.sleep(max(0, at - time.monotonic()))
         try:
-            self.runner.board.claim(job, self.runner.worker.id)
+            self.runner.board.claim(self._seen, self.runner.worker.id)
         except runner_module.Unclaimable:
             self._say('claimed', False)
         except taskflow_exc.TaskFlowException as exc:

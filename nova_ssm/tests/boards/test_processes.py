@@ -120,9 +120,13 @@ def test_of_eight_who_claim_at_once_one_wins(scene):
     posted = node.request('f')
     one.board.start(posted, owner=None)
     one.close()
-    at = time.monotonic() + 1
     for each in nodes:
-        each.tell('claim', posted.uuid, at)
+        each.tell('look', posted.uuid)
+    for each in nodes:
+        each.hear('sees')
+    at = time.monotonic() + 0.5
+    for each in nodes:
+        each.tell('claim', at)
     won = [each.hear('claimed')[0] for each in nodes]
     assert sorted(won) == [False] * 7 + [True]
     assert scene.rows()['f'].owner == nodes[won.index(True)].id

@@ -58,7 +58,10 @@ class Node(mariadb.MariaDB):
                 'base_host=%s' % base.HOST, 'base_port=%d' % self.group,
                 'gmcast.listen_addr=tcp://%s:%d' % (base.HOST, self.group),
                 'ist.recv_addr=%s:%d' % (base.HOST, base.free_port()),
-                'gcache.size=16M')),
+                # The first one goes on without the second, not the other way.
+                'pc.weight=%d' % (2 if self is self.members[0] else 1),
+                'evs.keepalive_period=PT0.3S', 'evs.suspect_timeout=PT1S',
+                'evs.inactive_timeout=PT3S', 'gcache.size=16M')),
             '--wsrep-cluster-address=gcomm://%s' % ','.join(
                 '%s:%d' % (base.HOST, node.group) for node in others)]
 
@@ -68,6 +71,16 @@ class Node(mariadb.MariaDB):
         except pymysql.MySQLError:
             return False
         return state == 'ON'
+
+    def conflicts(self) -> int:
+        """How often a transaction here met another one of another node."""
+        return sum(int(value) for name, value in self.sql(
+            "SHOW STATUS LIKE 'wsrep_local%'") if name in (
+                'wsrep_local_cert_failures', 'wsrep_local_bf_aborts'))
+
+    def go_on_alone(self) -> None:
+        """What an operator says to the rest of a cluster without quorum."""
+        self.sql("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=true'")
 
 
 @contextlib.contextmanager

@@ -10,26 +10,48 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import os
 import shutil
 
 import pytest
 
 from nova_ssm.engine import database
+from nova_ssm.tests.servers import mariadb
+from nova_ssm.tests.servers import postgresql
 from nova_ssm.tests.unit.engine import helpers
 
 
+#: Runs these tests on a real server, with this set to mariadb or postgresql.
+_KIND = os.environ.get('NOVA_SSM_TEST_DATABASE', 'sqlite')
+
+
 @pytest.fixture(scope='session')
-def _template(tmp_path_factory):
-    path = tmp_path_factory.mktemp('template') / 'journal.db'
-    database.upgrade('sqlite:///%s' % path)
-    return path
+def _fresh(tmp_path_factory):
+    """Makes the journal's tables for one test, given a directory of its."""
+    if _KIND == 'sqlite':
+        template = tmp_path_factory.mktemp('template') / 'journal.db'
+        database.upgrade('sqlite:///%s' % template)
+
+        def copy(home):
+            shutil.copy(template, home / 'journal.db')
+            return 'sqlite:///%s' % (home / 'journal.db')
+
+        yield copy
+        return
+    kinds = {'mariadb': mariadb.MariaDB, 'postgresql': postgresql.PostgreSQL}
+    with kinds[_KIND]() as server:
+        def make(home):
+            url = server.fresh()
+            database.upgrade(url)
+            return url
+
+        yield make
 
 
 @pytest.fixture
-def url(_template, tmp_path):
-    """The journal's tables in a file of this test."""
-    shutil.copy(_template, tmp_path / 'journal.db')
-    url = 'sqlite:///%s' % (tmp_path / 'journal.db')
+def url(_fresh, tmp_path):
+    """The journal's tables of this test."""
+    url = _fresh(tmp_path)
     yield url
     if url in helpers.MortalDatabase.shared:
         helpers.MortalDatabase.shared.pop(url).close()
