@@ -22,6 +22,7 @@ Beside TaskFlow's own
 
 import collections
 import functools
+import logging as python_logging
 import threading
 from typing import Any
 
@@ -38,9 +39,15 @@ from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 from taskflow.utils import misc
 
+from nova_ssm.engine import masking
 from nova_ssm.engine import registry
 
 LOG = logging.getLogger(__name__)
+
+for _name in ('builder', 'completer'):
+    python_logging.getLogger(
+        'taskflow.engines.action_engine.' + _name).addFilter(
+            masking.NoFailures())
 
 
 class _Lock:

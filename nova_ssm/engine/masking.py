@@ -20,10 +20,13 @@ token in JSON, the password of a database's URL) is masked as well.
 import base64
 import binascii
 from collections.abc import Mapping
+import json
+import logging
 import re
 from typing import Any
 
 from oslo_utils import strutils
+from taskflow.types import failure
 
 from nova_ssm.engine import failures
 
@@ -33,6 +36,12 @@ MASK = '***'
 _SHORTEST = 4
 #: Of a URL with one host, or with several as those of a message bus.
 _URL_PASSWORD = re.compile(r'((?:\w://|,)[^\s:/@,]*:)[^\s/@,]+(@)')
+
+#: As in the repr() of a text that has a repr() in it, which strutils does
+#: not know.
+_QUOTED = re.compile(
+    r'(\w*(?:pass|token|secret)\w*\\+["\']\s*:\s*\\+["\']).*?(\\+["\'])',
+    re.IGNORECASE)
 
 
 class Mask:
@@ -61,6 +70,18 @@ class Mask:
             inner = _decoded(text)
             if len(inner) >= _SHORTEST:
                 self._known.add(inner)
+            self._learn_named(_parsed(text))
+
+    def _learn_named(self, plain: Any) -> None:
+        """Learn what is secret by its key only, e.g. of a connection."""
+        if isinstance(plain, Mapping):
+            for key, value in plain.items():
+                if _of_key(key, value) != value:
+                    self.learn(value)
+                self._learn_named(value)
+        elif isinstance(plain, list):
+            for value in plain:
+                self._learn_named(value)
 
     def __call__(self, text: str) -> str:
         for secret in sorted(self._known, key=len, reverse=True):
@@ -85,10 +106,30 @@ class Mask:
         return self(failures.format_traceback(exc))
 
 
+class NoFailures(logging.Filter):
+    """Takes out of log records what a task has raised, but for its class.
+
+    TaskFlow logs failures on their way, word by word.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                _class_of(arg) if isinstance(arg, failure.Failure) else arg
+                for arg in record.args)
+        return True
+
+
+def _class_of(failed: failure.Failure) -> str:
+    return next(iter(failed), 'failure')
+
+
 def masked(text: str) -> str:
     """A text without what looks like a secret."""
-    return _URL_PASSWORD.sub(
-        r'\g<1>%s\g<2>' % MASK, strutils.mask_password(text, MASK))
+    text = strutils.mask_password(text, MASK)
+    for pattern in (_QUOTED, _URL_PASSWORD):
+        text = pattern.sub(r'\g<1>%s\g<2>' % MASK, text)
+    return text
 
 
 def _of_key(key: str, value: Any) -> Any:
@@ -96,6 +137,14 @@ def _of_key(key: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return strutils.mask_dict_password({key: value}, MASK)[key]
+
+
+def _parsed(text: str) -> Any:
+    """What a text is in JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _decoded(text: str) -> str:

@@ -66,6 +66,8 @@ def test_what_would_be_in_any_text_is_no_secret(short):
     ('login with password=tiger failed', None),
     ("{'auth_password': 'tiger', 'volume': 'v1'}", None),
     ('{"adminPass": "tiger"}', None),
+    (str(ValueError("with {'password': 'tiger'}", 1)), None),
+    (str(ValueError(ValueError('with {"auth_token": "tiger"}', 1), 2)), None),
     ('nothing is wrong with http://host:80/path@x',
      'nothing is wrong with http://host:80/path@x')])
 def test_what_looks_like_a_secret_is_masked(text, said):

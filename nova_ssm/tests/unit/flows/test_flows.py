@@ -16,12 +16,18 @@ The flows come from the workflows that are installed, so that a new one is
 looked at without a word in this file.
 """
 
+import base64
 import inspect
 import json
 import pathlib
+import sys
+import typing
 from unittest import mock
 
 from nova.conductor import manager as conductor_manager
+from nova import objects
+from oslo_versionedobjects import base as ovo_base
+from oslo_versionedobjects import fixture
 import pytest
 import stevedore
 from taskflow.engines.action_engine import compiler
@@ -29,10 +35,15 @@ from taskflow.engines.action_engine import engine as action_engine
 from taskflow import retry
 
 from nova_ssm.engine import journal
+from nova_ssm.engine import payloads
+from nova_ssm.engine import serialization
 from nova_ssm.engine import task as ssm_task
 from nova_ssm import plugins
 
+objects.register_all()
+
 FINGERPRINTS = pathlib.Path(__file__).with_name('fingerprints.json')
+OBJECTS = pathlib.Path(__file__).with_name('objects.json')
 
 #: What a flow is given by its plugin, or by the flow that posts it.
 GIVEN = {
@@ -66,6 +77,10 @@ GIVEN = {
 }
 
 
+def _parts(version):
+    return tuple(map(int, version.split('.')))
+
+
 def flow_types():
     manager = mock.Mock(spec=conductor_manager.ComputeTaskManager)
     return [
@@ -74,7 +89,12 @@ def flow_types():
         for flow_type in extension.plugin(manager, mock.Mock()).flow_types()]
 
 
-TYPES = {flow_type.name: flow_type for flow_type in flow_types()}
+#: The newest version of each flow; older ones have their journals only.
+TYPES = {}
+for _one in flow_types():
+    if (_one.name not in TYPES or
+            _parts(_one.version) > _parts(TYPES[_one.name].version)):
+        TYPES[_one.name] = _one
 
 
 def compiled(flow_type):
@@ -96,7 +116,9 @@ TASKS = [param for param in ATOMS
 
 def test_there_are_flows():
     assert TYPES
-    assert len(TYPES) == len(flow_types()), 'two flows have one name'
+    known = [(one.name, one.version.partition('.')[0])
+             for one in flow_types()]
+    assert len(set(known)) == len(known), 'two flows have one name'
 
 
 @pytest.mark.parametrize('name', TYPES)
@@ -170,12 +192,41 @@ def test_what_has_no_effect_has_nothing_to_recover(task):
 
 def fingerprint(flow_type):
     """What a journal of this flow relies on."""
-    return [{'name': task.name, 'requires': sorted(task.requires),
-             'reverts with': sorted(reverts_with(task)),
-             'provides': sorted(task.provides),
-             'effect': getattr(task, 'effect', True),
-             'once': getattr(task, 'once', False)}
-            for task in compiled(flow_type)]
+    return {'tasks': [fingerprint_of(atom) for atom in compiled(flow_type)],
+            'edges': edges(flow_type)}
+
+
+def fingerprint_of(atom):
+    kind = 'retry' if isinstance(atom, retry.Retry) else (
+        'spawn' if isinstance(atom, journal.Spawn) else 'task')
+    cls = type(atom)
+    return {
+        'name': atom.name, 'kind': kind, 'version': '%d.%d' % atom.version,
+        'takes': dict(sorted(types_of(atom.execute, atom.rebind).items())),
+        'gives': dict(sorted(atom.save_as.items())),
+        'result': str(typing.get_type_hints(cls.execute).get('return')),
+        'reverts with': sorted(reverts_with(atom)),
+        'undoes': kind == 'retry' or atom.undoes(),
+        'effect': getattr(atom, 'effect', True),
+        'sometimes': kind != 'retry' and (
+            cls.had_effect is not ssm_task.Task.had_effect),
+        'once': getattr(atom, 'once', False)}
+
+
+def types_of(method, rebind):
+    hints = typing.get_type_hints(method)
+    return {symbol: str(hints.get(argument))
+            for argument, symbol in rebind.items()}
+
+
+def edges(flow_type):
+    """What comes before what, and who chooses."""
+    graph = compiler.PatternCompiler(flow_type.factory()).compile(
+        ).execution_graph
+    return sorted('%s -> %s%s' % (
+        before.name, after.name,
+        ' if %s' % data['decider'].__name__ if 'decider' in data else '')
+        for before, after, data in graph.edges(data=True))
 
 
 @pytest.mark.parametrize('name', TYPES)
@@ -195,7 +246,71 @@ def test_fingerprint(name):
         % (name, FINGERPRINTS.name, version))
 
 
+# -- what the payloads are made of -------------------------------------------
+
+def unpacked(payload):
+    """A payload of a kept journal as JSON."""
+    return payload and serialization.Serializer.expand(
+        base64.b64decode(payload))
+
+
+def form_of(payload):
+    """The keys and kinds in a payload, without the values."""
+    return sorted(set(_forms(unpacked(payload), ''))) if payload else None
+
+
+def _forms(plain, where):
+    if isinstance(plain, dict) and payloads.TAG in plain:
+        kind, *values = plain[payloads.TAG]
+        if kind == 'o':
+            kind = 'o ' + _root(values[0])
+        elif kind == 'c':
+            kind = 'c ' + values[0]
+            yield from _forms(values[1], '%s/%s' % (where, kind))
+        elif kind in ('t', 'S', 'F'):
+            yield from _forms(values[0], where + '/' + kind)
+        yield '%s/%s' % (where, kind)
+    elif isinstance(plain, dict):
+        for key, value in plain.items():
+            yield from _forms(value, '%s/%s' % (where, key))
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _forms(value, where + '/*')
+    else:
+        yield where
+
+
+def _root(primitive):
+    return next(value for key, value in primitive.items()
+                if key.endswith('.name'))
+
+
+def journaled_objects():
+    """The objects that flows journal whole, with their fingerprints."""
+    names = {name for path in pathlib.Path(__file__).with_name(
+        'journals').glob('*.json')
+        for row in json.loads(path.read_text())['rows'] if row['payload']
+        for name, _version in payloads.object_versions(
+            unpacked(row['payload']))}
+    classes = ovo_base.VersionedObjectRegistry.obj_classes()
+    checker = fixture.ObjectVersionChecker(
+        {name: classes[name] for name in names})
+    return dict(sorted(checker.get_hashes().items()))
+
+
+def test_what_is_journaled_whole_is_known():
+    """Nova bumps the versions of its objects; a new Nova gets a new entry.
+
+    An object that changed without a new version would be read as another.
+    """
+    known = json.loads(OBJECTS.read_text())
+    assert journaled_objects() in known.values(), (
+        'add what  python -m nova_ssm.tests.unit.flows.test_flows objects  '
+        'prints to %s, under the series of Nova' % OBJECTS.name)
+
+
 if __name__ == '__main__':
-    print(json.dumps({
-        name: {flow_type.version: fingerprint(flow_type)}
-        for name, flow_type in sorted(TYPES.items())}, indent=1))
+    print(json.dumps(
+        journaled_objects() if 'objects' in sys.argv else {
+            name: {flow_type.version: fingerprint(flow_type)}
+            for name, flow_type in sorted(TYPES.items())}, indent=1))
