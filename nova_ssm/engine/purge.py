@@ -25,10 +25,12 @@ import threading
 import time
 from typing import Any
 
+from oslo_db import exception as db_exc
 from oslo_log import log as logging
 import sqlalchemy as sa
 
 from nova_ssm.engine import database
+from nova_ssm.engine import exception
 from nova_ssm.engine import schema
 from nova_ssm.engine import states
 
@@ -83,7 +85,8 @@ def batches(db: database.Database, ages: Ages,
     tells of all of it.
 
     :returns: how many flows went with each batch
-    :raises Exception: if the database does not take one at the fifth try
+    :raises DatabaseUnusable: if the database does not take one at the fifth
+        try
     """
     for condition in ages.conditions():
         after: Any = None
@@ -104,7 +107,7 @@ def _old(db: database.Database, condition: Any, after: Any,
             _F.created_at > after.created_at,
             sa.and_(_F.created_at == after.created_at,
                     _F.uuid > after.uuid)))
-    with db.transaction() as connection:
+    with db.reading() as connection:
         return list(connection.execute(query.order_by(
             _F.finished_at, _F.created_at, _F.uuid).limit(size)))
 
@@ -112,7 +115,7 @@ def _old(db: database.Database, condition: Any, after: Any,
 def _with_parents(db: database.Database, rows: list[Any]) -> list[str]:
     """Those whose parent is gone, or goes with them."""
     parents = {row.parent_uuid for row in rows if row.parent_uuid}
-    with db.transaction() as connection:
+    with db.reading() as connection:
         there = set(connection.execute(sa.select(_F.uuid).where(
             _F.uuid.in_(parents))).scalars()) if parents else set()
     going = {row.uuid for row in rows}
@@ -131,7 +134,12 @@ def _remove(db: database.Database, uuids: list[str]) -> int:
             _F.uuid.in_(uuids))).rowcount
 
     tries = itertools.count(1)
-    return db.write(work, give_up=lambda: next(tries) >= 5)
+    try:
+        return db.write(work, give_up=lambda: next(tries) >= 5)
+    except (db_exc.DBError, sa.exc.SQLAlchemyError) as exc:
+        raise exception.DatabaseUnusable(
+            'old flows cannot be removed from the journal database %s: %s'
+            % (db.safe_url, database.first_line(exc))) from exc
 
 
 class Purger:

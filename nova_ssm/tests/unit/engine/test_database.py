@@ -12,13 +12,17 @@
 
 """The journal's database: what is said when it is not as it should be."""
 
+import logging
 import os
+import threading
+import time
 from unittest import mock
 
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import enginefacade
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
@@ -227,3 +231,60 @@ def test_a_closed_database_may_be_used_again(url):
     assert workers(db) == 1
     db.close()
     db.close()
+
+
+def test_a_full_disk_is_waited_for(url, world, caplog):
+    """Nothing is dropped, reverted or done twice meanwhile."""
+    process = helpers.Process(url, world, {'flow': lambda: helpers.linear(
+        Large('a', world), Large('b', world))})
+    engine = process.db.engine
+    room = limit(engine, 40)
+    caplog.set_level(logging.WARNING)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(process.run()),
+                              daemon=True)
+    thread.start()
+    until = time.monotonic() + 30
+    while 'is full' not in caplog.text and time.monotonic() < until:
+        time.sleep(0.02)
+    assert 'trying again until it does' in caplog.text
+    assert (found, world.effects) == ([], ['a'])
+    room['pages'] = 10000
+    thread.join(30)
+    assert [outcome.state for outcome in found] == ['SUCCESS']
+    assert (world.effects, world.doubled) == (['a', 'b'], [])
+
+
+class Large(helpers.Do):
+    """A task whose result takes up some pages."""
+
+    def execute(self, **kwargs):
+        return super().execute(**kwargs) + os.urandom(100000).hex()
+
+
+def limit(engine, pages):
+    """Let a SQLite file grow to so many pages only; may be changed."""
+    room = {'pages': pages}
+
+    @event.listens_for(engine, 'begin')
+    def begin(connection):
+        connection.exec_driver_sql(
+            'PRAGMA max_page_count = %d' % room['pages'])
+    return room
+
+
+def test_what_a_statement_was_given_is_not_in_its_error(db, caplog):
+    with pytest.raises(db_exc.DBError) as caught:
+        with db.transaction() as connection:
+            connection.execute(sa.text(
+                'INSERT INTO ssm_flows (uuid) VALUES (:it)'),
+                {'it': 'tiger-7f3a'})
+    assert 'tiger-7f3a' not in str(caught.value)
+
+
+def test_what_cannot_be_read_is_said_in_one_line(db):
+    with pytest.raises(exception.DatabaseUnusable) as caught:
+        with db.reading() as connection:
+            connection.execute(sa.text('SELECT x FROM ssm_flows'))
+    assert 'cannot be read' in str(caught.value)
+    assert '\n' not in str(caught.value)
