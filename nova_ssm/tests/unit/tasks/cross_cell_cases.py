@@ -17,7 +17,6 @@ from nova.compute import vm_states
 from nova import exception
 from nova import objects
 
-from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.tasks import cross_cell_world as world_module
 
 UUID, CELL1, CELL2 = (world_module.UUID, world_module.CELL1,
@@ -217,12 +216,3 @@ FAILING = {
 def move(world, url):
     """Have it done by a conductor."""
     return world_module.Conductor(url, world).move()
-
-
-def go_on(world, url):
-    """Have what is left done by another one, which may die too."""
-    helpers.expire_leases(url)
-    try:
-        world_module.Conductor(url, world).resume_all()
-    except helpers.Killed:
-        pass

@@ -402,6 +402,8 @@ def flavor(number):
 class Conductor(helpers.Process):
     """A conductor that moves servers; another reads what it journaled."""
 
+    world_type = CrossCellWorld
+
     def __init__(self, url, world):
         def factory():
             return linear_flow.Flow('cross_cell_alone').add(

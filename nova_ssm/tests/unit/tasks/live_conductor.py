@@ -30,6 +30,7 @@ class Conductor(helpers.Process):
     """A conductor that can be killed; another one reads what it journaled."""
 
     flow_types = staticmethod(live_migrate.flow_types)
+    world_type = live_world.LiveWorld
 
     def __init__(self, url, world):
         codec = serialization.Codec

@@ -152,6 +152,7 @@ class Conductor(live_conductor.Conductor):
     """A conductor that resizes."""
 
     flow_types = staticmethod(resize.flow_types)
+    world_type = ResizeWorld
 
     def resize(self, hosts=None, new=NEW):
         """Do what the workflow does.

@@ -25,6 +25,7 @@ from nova_ssm.tasks import cross_cell_hosts
 from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.tasks import cross_cell_cases as cases
 from nova_ssm.tests.unit.tasks import cross_cell_world as world_module
+from nova_ssm.tests.unit.tasks import killing
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_user_may_confirm_before_the_switch_is_journaled(world, url):
             cases.move(world, url)
     with world.elsewhere():
         world.server(cases.CELL1).destroy(hard_delete=True)
-    cases.go_on(world, url)
+    killing.go_on(url, world)
     assert world.mapping.cell_mapping.uuid == cases.CELL2
     assert not world.server(cases.CELL2).hidden
     assert world.computes.guests == {'host2'}

@@ -25,6 +25,7 @@ from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.tasks import cross_cell_cases as cases
 from nova_ssm.tests.unit.tasks import cross_cell_computes
 from nova_ssm.tests.unit.tasks import cross_cell_world as world_module
+from nova_ssm.tests.unit.tasks import killing
 
 
 @pytest.fixture
@@ -36,38 +37,16 @@ def world():
 
 # -- the conductor dies ---------------------------------------------------
 
-def kill_everywhere(url, prepare, check, moments, again=False):
-    """Kill a conductor at each moment, and let another one go on.
-
-    :param moments: those it is killed at, until it lives longer
-    :param again: kill the second one too, and let a third one go on
-    """
-    killed = 0
-    for moment in moments:
-        world = world_module.CrossCellWorld()
-        with world.entered():
-            prepare(world)
-            world.kill_at = moment
-            try:
-                cases.move(world, url)
-            except helpers.Killed:
-                killed += 1
-                assert world.points == moment
-            else:
-                assert killed, 'no moment to be killed in'
-                return
-            if again:
-                world.kill_at = moment + 2 + moment % 7
-                cases.go_on(world, url)
-            world.kill_at = None
-            cases.go_on(world, url)
-            check(world)
+def kill_everywhere(url, check, prepare, moments, again):
+    killing.everywhere(
+        world_module.Conductor, url, lambda conductor: conductor.move(),
+        check, prepare, moments, again)
 
 
 @pytest.mark.parametrize('again', (False, True))
 def test_a_killed_move_is_gone_on_with(url, again):
     """No compute is told twice, nothing is there twice, or left over."""
-    kill_everywhere(url, lambda world: None, cases.assert_moved,
+    kill_everywhere(url, cases.assert_moved, lambda world: None,
                     itertools.count(1, 3 if again else 1), again)
 
 
@@ -78,7 +57,7 @@ def test_a_killed_move_that_fails_is_undone(url, case, again):
     first = 1 + list(cases.FAILING).index(case) % 5 + 2 * again
     prepare, _error, state = cases.FAILING[case]
     kill_everywhere(
-        url, prepare, lambda world: cases.assert_undone(world, state),
+        url, lambda world: cases.assert_undone(world, state), prepare,
         itertools.count(first, 13), again)
 
 
@@ -91,7 +70,7 @@ def test_each_step_is_another_conductors(world, url, case):
         cases.move(world, url)
     except helpers.Killed:
         for _time in range(40):
-            cases.go_on(world, url)
+            killing.go_on(url, world)
     if case:
         cases.assert_undone(world, cases.FAILING[case][2])
     else:

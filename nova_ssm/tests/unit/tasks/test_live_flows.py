@@ -19,6 +19,7 @@ import oslo_messaging as messaging
 import pytest
 
 from nova_ssm.tests.unit.engine import helpers
+from nova_ssm.tests.unit.tasks import killing
 from nova_ssm.tests.unit.tasks import live_conductor
 from nova_ssm.tests.unit.tasks import live_world
 
@@ -253,39 +254,11 @@ KILLED_FAILING = ('powered off', 'scheduler is away', 'second check breaks',
 
 
 def kill_everywhere(url, case, cases, check, again):
-    """Kill a conductor at each moment, and let another one go on.
-
-    :param again: kill the second one too, and let a third one go on
-    """
     destination, prepare, *_rest = cases[case]
-    moments = 0
-    while True:
-        moments += 2 if again else 1
-        world = live_world.LiveWorld()
-        prepare(world)
-        world.kill_at = moments
-        with world.entered():
-            try:
-                live_conductor.Conductor(url, world).migrate(destination)
-            except helpers.Killed:
-                assert world.points == moments
-            else:
-                assert moments > 5, 'hardly a moment to be killed in'
-                return
-            if again:
-                world.kill_at = world.points + 2 + moments % 7
-                go_on(url, world)
-            world.kill_at = None
-            go_on(url, world)
-            check(world)
-
-
-def go_on(url, world):
-    helpers.expire_leases(url)
-    try:
-        live_conductor.Conductor(url, world).resume_all()
-    except helpers.Killed:
-        pass
+    killing.everywhere(
+        live_conductor.Conductor, url,
+        lambda conductor: conductor.migrate(destination), check, prepare,
+        again=again)
 
 
 @pytest.mark.parametrize('again', (False, True))
@@ -341,7 +314,7 @@ def test_a_kill_in_the_third_try_goes_on_with_the_third(live, url):
         live_conductor.Conductor(url, live).migrate()
     live.manager.compute_rpcapi.check_can_live_migrate_destination = check
     assert len(live.attempts) == 3
-    go_on(url, live)
+    killing.go_on(url, live)
     assert len(live.attempts) == 3, 'host3 was chosen and journaled'
     assert live.steps.count('check') == 3
     assert_on_its_way(live, 'host3')

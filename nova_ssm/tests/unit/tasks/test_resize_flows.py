@@ -21,6 +21,7 @@ import oslo_messaging as messaging
 import pytest
 
 from nova_ssm.tests.unit.engine import helpers
+from nova_ssm.tests.unit.tasks import killing
 from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import resize_world
 
@@ -208,56 +209,26 @@ def test_rows_and_commits(resizing, url):
 
 # -- the conductor dies ---------------------------------------------------
 
-def kill_everywhere(url, work, prepare, check, again):
-    """Kill a conductor at each moment, and let another one go on.
-
-    :param again: kill the second one too, and let a third one go on
-    """
-    moments = 0
-    while True:
-        moments += 2 if again else 1
-        with resize_world.ResizeWorld().entered() as world:
-            prepare(world)
-            world.kill_at = moments
-            try:
-                work(resize_world.Conductor(url, world))
-            except helpers.Killed:
-                assert world.points == moments
-            else:
-                assert moments > 5, 'hardly a moment to be killed in'
-                return
-            if again:
-                world.kill_at = world.points + 2 + moments % 7
-                go_on(url, world)
-            world.kill_at = None
-            go_on(url, world)
-            check(world)
-
-
-def go_on(url, world):
-    helpers.expire_leases(url)
-    try:
-        resize_world.Conductor(url, world).resume_all()
-    except helpers.Killed:
-        pass
-
-
 @pytest.mark.parametrize('again', (False, True))
 @pytest.mark.parametrize('case', SUCCEEDING)
 def test_a_killed_resize_is_gone_on_with(url, case, again):
     hosts, new, prepare, host, alternates = SUCCEEDING[case]
-    kill_everywhere(
-        url, lambda conductor: conductor.resize(hosts, new), prepare,
-        lambda world: assert_prepared(world, host, alternates, new), again)
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(hosts, new),
+        lambda world: assert_prepared(world, host, alternates, new), prepare,
+        again=again)
 
 
 @pytest.mark.parametrize('again', (False, True))
 @pytest.mark.parametrize('case', FAILING)
 def test_a_killed_resize_that_fails_is_undone(url, case, again):
     hosts, prepare, error, seen = FAILING[case]
-    kill_everywhere(
-        url, lambda conductor: conductor.resize(hosts), prepare,
-        lambda world: assert_as_before(world, error, seen), again)
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(hosts),
+        lambda world: assert_as_before(world, error, seen), prepare,
+        again=again)
 
 
 # -- the world changes while nobody goes on ---------------------------------
@@ -275,7 +246,7 @@ def killed_before_the_cast(url, world):
 def test_a_server_that_was_deleted_leaves_nothing(resizing, url):
     killed_before_the_cast(url, resizing)
     del resizing.records[live_world.CELL1][UUID]
-    go_on(url, resizing)
+    killing.go_on(url, resizing)
     assert not resizing.queue
     assert not resizing.placement.held
     assert [row['status'] for row in resizing.migrations.values()] == [
@@ -289,7 +260,7 @@ def test_a_server_that_was_deleted_leaves_nothing(resizing, url):
 def test_a_server_that_somebody_changed_is_not_moved(resizing, url, change):
     killed_before_the_cast(url, resizing)
     resizing.server.__dict__.update(change)
-    go_on(url, resizing)
+    killing.go_on(url, resizing)
     assert not resizing.queue
     assert [row['status'] for row in resizing.migrations.values()] == [
         'error']
@@ -312,7 +283,7 @@ def test_a_migration_that_somebody_changed_is_given_up(resizing, url,
     killed_before_the_cast(url, resizing)
     [row] = resizing.migrations.values()
     row.update(change)
-    go_on(url, resizing)
+    killing.go_on(url, resizing)
     assert not resizing.queue
     assert [row['status'] for row in resizing.migrations.values()] == [
         'error']
