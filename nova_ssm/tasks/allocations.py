@@ -35,6 +35,19 @@ def providers(host: types.Selection) -> set[str]:
     return set(jsonutils.loads(host.allocation_request)['allocations'])
 
 
+def free_claim(manager: types.Manager, context: types.Context, uuid: str,
+               settle: float = 0) -> None:
+    """Free what a server holds while its migration record has the source.
+
+    :param settle: see :func:`await_quiet`, for a claim of which nobody has
+        heard
+    """
+    await_quiet(manager, context, [uuid], settle)
+    if held_by(manager, context, uuid):
+        manager.report_client.delete_allocation_for_instance(
+            context, uuid, force=True)
+
+
 def await_quiet(manager: types.Manager, context: types.Context,
                 uuids: Sequence[str], settle: float) -> None:
     """Wait until nobody claims for these servers any more.

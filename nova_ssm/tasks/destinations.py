@@ -109,7 +109,7 @@ class SelectDestination(base.NovaTask):
         stock._check_not_over_max_retries(attempted_hosts)
         if held_allocations and len(attempted_hosts) > 1:
             # Or the scheduler would take it for what the server holds now.
-            self._free(context, instance)
+            allocations.free_claim(self.manager, context, instance.uuid)
         move_spec.ignore_hosts = attempted_hosts
         try:
             return self.manager.query_client.select_destinations(
@@ -125,35 +125,24 @@ class SelectDestination(base.NovaTask):
                 owner: str) -> types.Selection:
         live_migration.check(context, migration, owner)
         if held_allocations:
-            allocations.await_quiet(self.manager, context, [instance.uuid],
-                                    self.settle)
-            self._free(context, instance)
+            allocations.free_claim(self.manager, context, instance.uuid,
+                                   self.settle)
         return self.execute(context, instance, migration, move_spec,
                             held_allocations, attempted_hosts, owner)
 
     def revert(self, context: types.Context, instance: types.Instance,
                migration: types.Migration, held_allocations: types.Held,
                result: Any, flow_failures: types.Failures) -> None:
-        unsure = isinstance(result, base.Failure)
-        if unsure and isinstance(base.cause_of(result, flow_failures),
-                                 exception.NoValidHost):
-            return      # the scheduler has left nothing
-        if not moves.is_at_source(context, migration):
+        if not moves.may_have_claimed(context, migration, result,
+                                      flow_failures):
             return
-        if not unsure:
+        if not isinstance(result, base.Failure):
             _unclaim(self.manager, context, instance, migration,
                      result.compute_node_uuid)
         elif held_allocations:
-            allocations.await_quiet(self.manager, context, [instance.uuid],
-                                    self.settle)
             with _as_far_as_possible(instance):
-                self._free(context, instance)
-
-    def _free(self, context: types.Context, instance: types.Instance) -> None:
-        """The migration record holds the source, so this is the claim."""
-        if allocations.held_by(self.manager, context, instance.uuid):
-            self.manager.report_client.delete_allocation_for_instance(
-                context, instance.uuid, force=True)
+                allocations.free_claim(self.manager, context, instance.uuid,
+                                       self.settle)
 
 
 class CheckDestination(base.NovaTask):

@@ -262,6 +262,18 @@ def is_at_source(context: types.Context, migration: types.Migration) -> bool:
     return now is not None and now.host == migration.source_compute
 
 
+def may_have_claimed(context: types.Context, migration: types.Migration,
+                     result: Any, flow_failures: types.Failures) -> bool:
+    """Whether the task that asks the scheduler has a claim to take back.
+
+    :param result: of that task
+    """
+    if isinstance(result, base.Failure) and isinstance(
+            base.cause_of(result, flow_failures), exception.NoValidHost):
+        return False        # the scheduler has left nothing
+    return is_at_source(context, migration)
+
+
 def fail_migration(context: types.Context, uuid: str) -> None:
     """Put a migration record into its final status, if there is one."""
     migration = record(context, uuid)

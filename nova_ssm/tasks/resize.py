@@ -229,30 +229,23 @@ class ScheduleMove(base.NovaTask):
                 prepared_spec: types.RequestSpec,
                 held_allocations: types.Held, owner: str) -> _Scheduled:
         check(context, instance, migration, owner)
-        self._free(context, instance, held_allocations)
+        self._free(context, instance, held_allocations, self.settle)
         return self.execute(context, instance, flavor, migration,
                             prepared_spec, held_allocations, owner)
 
     def revert(self, context: types.Context, instance: types.Instance,
                migration: types.Migration, held_allocations: types.Held,
                result: Any, flow_failures: types.Failures) -> None:
-        unsure = isinstance(result, base.Failure)
-        if unsure and isinstance(base.cause_of(result, flow_failures),
-                                 exception.NoValidHost):
-            return      # the scheduler has left nothing
-        if moves.is_at_source(context, migration):
-            self._free(context, instance, held_allocations, unsure)
+        if moves.may_have_claimed(context, migration, result, flow_failures):
+            self._free(context, instance, held_allocations,
+                       self.settle if isinstance(result, base.Failure) else 0)
 
     def _free(self, context: types.Context, instance: types.Instance,
-              held_allocations: types.Held, unsure: bool = True) -> None:
-        if not held_allocations:
-            # The server's own allocations cannot be told from the claim.
-            return
-        if unsure:
-            allocations.await_quiet(self.manager, context, [instance.uuid],
-                                    self.settle)
-        self.manager.report_client.delete_allocation_for_instance(
-            context, instance.uuid, force=True)
+              held_allocations: types.Held, settle: float) -> None:
+        # Or the server's own allocations cannot be told from the claim.
+        if held_allocations:
+            allocations.free_claim(self.manager, context, instance.uuid,
+                                   settle)
 
 
 class ClaimNextHost(base.NovaTask):
