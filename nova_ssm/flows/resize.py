@@ -21,6 +21,7 @@ from taskflow.patterns import linear_flow
 
 from nova_ssm.engine import registry
 from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tasks import callers
 from nova_ssm.tasks import cross_cell
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import resize as tasks
@@ -80,7 +81,9 @@ def reschedule_resize(manager: types.Manager) -> taskflow_flow.Flow:
 
     1. let the migration record hold the server's allocations again
     2. claim the next alternate host
-    3. tell its compute to prepare
+    3. if the conductor is dead that the first one has called: wait until
+       that one has given the server up
+    4. tell the compute of the next host to prepare
     """
     return linear_flow.Flow('reschedule_resize').add(
         tasks.ResizeEventsToErrorOnRevert(manager),
@@ -89,6 +92,7 @@ def reschedule_resize(manager: types.Manager) -> taskflow_flow.Flow:
         tasks.PreallocateMigration(manager),
         tasks.ClaimNextHost(manager),
         tasks.SaveRequestSpec(manager),
+        callers.OutliveCaller(manager),
         _same_cell(manager),
     )
 

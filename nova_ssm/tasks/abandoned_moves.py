@@ -74,11 +74,9 @@ class _EndMoves(abandoned.LookAfter):
 
     def _look_at(self, context: types.Context,
                  instance: types.Instance) -> None:
-        found = objects.MigrationList.get_by_filters(
-            context.elevated(), {'instance_uuid': instance.uuid},
-            sort_keys=['id'], sort_dirs=['desc'], limit=1).objects
-        if found:
-            self._look_at_move(context, instance, found[0])
+        migration = moves.newest(context, instance.uuid)
+        if migration is not None:
+            self._look_at_move(context, instance, migration)
         now = moves.current(context, instance.uuid)
         if now is not None and now.task_state is None:
             # A compute that was closing one was not answered either.

@@ -236,6 +236,14 @@ def record(context: types.Context, uuid: str) -> types.Migration | None:
         return None
 
 
+def newest(context: types.Context, uuid: str) -> types.Migration | None:
+    """The record of the last move of a server, None if it has none."""
+    found = objects.MigrationList.get_by_filters(
+        context.elevated(), {'instance_uuid': uuid}, sort_keys=['id'],
+        sort_dirs=['desc'], limit=1).objects
+    return found[0] if found else None
+
+
 def left_alone(context: types.Context,
                migration: types.Migration) -> types.Instance | None:
     """The server as it is now, if nobody has taken it over from our move.

@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from nova_ssm import compat
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
+from nova_ssm.tasks import callers
 from nova_ssm.tasks import casts
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import scheduling
@@ -75,9 +76,12 @@ class ResizeStateOnRevert(base.NovaTask):
         pass
 
     def revert(self, context: types.Context, instance: types.Instance,
-               request_spec: types.RequestSpec, result: Any,
-               flow_failures: types.Failures) -> None:
+               request_spec: types.RequestSpec, caller: types.Caller,
+               result: Any, flow_failures: types.Failures) -> None:
         exc = base.cause_of(result, flow_failures)
+        # Or that puts it into ERROR when its user works with it again.
+        callers.outlive(self.manager, context, instance, caller,
+                        going_on=False)
 
         def work(now: types.Instance) -> None:
             self.manager._set_vm_state_and_notify(
@@ -158,7 +162,7 @@ class PreallocateMigration(base.NovaTask):
 
     def execute(self, context: types.Context, instance: types.Instance,
                 flavor: types.Flavor, prepared_spec: types.RequestSpec,
-                owner: str) -> _Preallocated:
+                owner: str, caller: types.Caller) -> _Preallocated:
         task = nova_task(self.manager, context, instance, flavor,
                          prepared_spec)
         migration = task._preallocate_migration()
@@ -167,7 +171,8 @@ class PreallocateMigration(base.NovaTask):
 
     def recover(self, context: types.Context, instance: types.Instance,
                 flavor: types.Flavor, prepared_spec: types.RequestSpec,
-                owner: str) -> _Preallocated:
+                owner: str, caller: types.Caller) -> _Preallocated:
+        callers.outlive(self.manager, context, instance, caller)
         # What it holds on another host is not ours to take.
         begun = self._begun(context, instance, flavor)
         if begun is None:
@@ -175,12 +180,14 @@ class PreallocateMigration(base.NovaTask):
                                task_states.RESIZE_PREP)
         else:
             check(context, instance, begun, owner)
-        return self.execute(context, instance, flavor, prepared_spec, owner)
+        return self.execute(context, instance, flavor, prepared_spec, owner,
+                            caller)
 
     def revert(self, context: types.Context, instance: types.Instance,
-               flavor: types.Flavor, result: Any,
+               flavor: types.Flavor, caller: types.Caller, result: Any,
                flow_failures: types.Failures) -> None:
         if isinstance(result, base.Failure):
+            callers.outlive(self.manager, context, instance, caller)
             migration = self._begun(context, instance, flavor)
         else:
             migration = result[0]
@@ -266,7 +273,8 @@ class ClaimNextHost(base.NovaTask):
                 flavor: types.Flavor, migration: types.Migration,
                 prepared_spec: types.RequestSpec,
                 host_list: list[types.Selection],
-                held_allocations: types.Held, owner: str) -> _Claimed:
+                held_allocations: types.Held, owner: str,
+                caller: types.Caller) -> _Claimed:
         task = nova_task(self.manager, context, instance, flavor,
                          prepared_spec, host_list=list(host_list))
         host = task._reschedule()
@@ -276,7 +284,9 @@ class ClaimNextHost(base.NovaTask):
                 flavor: types.Flavor, migration: types.Migration,
                 prepared_spec: types.RequestSpec,
                 host_list: list[types.Selection],
-                held_allocations: types.Held, owner: str) -> _Claimed:
+                held_allocations: types.Held, owner: str,
+                caller: types.Caller) -> _Claimed:
+        callers.outlive(self.manager, context, instance, caller)
         check(context, instance, migration, owner)
         held = allocations.held_by(self.manager, context, instance.uuid)
         for index, host in enumerate(host_list):
@@ -286,7 +296,7 @@ class ClaimNextHost(base.NovaTask):
                 return host, host_list[index + 1:], prepared_spec
         return self.execute(context, instance, flavor, migration,
                             prepared_spec, host_list, held_allocations,
-                            owner)
+                            owner, caller)
 
     def revert(self, context: types.Context, instance: types.Instance,
                migration: types.Migration, held_allocations: types.Held,
@@ -352,7 +362,7 @@ class CastPrepResize(casts.Cast):
                 move_spec: types.RequestSpec,
                 legacy_properties: types.Properties, host: types.Selection,
                 alternates: list[types.Selection], clean_shutdown: bool,
-                owner: str) -> None:
+                owner: str, caller: types.Caller) -> None:
         properties = copy.deepcopy(legacy_properties)
         scheduler_utils.populate_filter_properties(properties, host)
         # The compute saves it, along with what else it changes.
@@ -371,7 +381,7 @@ class CastPrepResize(casts.Cast):
                 move_spec: types.RequestSpec,
                 legacy_properties: types.Properties, host: types.Selection,
                 alternates: list[types.Selection], clean_shutdown: bool,
-                owner: str) -> None:
+                owner: str, caller: types.Caller) -> None:
         name = host.service_host
         if self._was_taken(
                 context, instance, name,
@@ -379,12 +389,13 @@ class CastPrepResize(casts.Cast):
             LOG.info('Compute %s has taken the server already', name,
                      instance=instance)
             return
+        callers.outlive(self.manager, context, instance, caller)
         check(context, instance, migration, owner)
         LOG.info('Compute %s has not got the server, casting again', name,
                  instance=instance)
         self.execute(context, instance, flavor, migration, move_spec,
                      legacy_properties, host, alternates, clean_shutdown,
-                     owner)
+                     owner, caller)
 
     @staticmethod
     def _is_taken(context: types.Context, instance: types.Instance,

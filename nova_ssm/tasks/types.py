@@ -43,6 +43,10 @@ Held: TypeAlias = dict[str, Any] | None
 #: Resource providers by request group.
 ProviderMapping: TypeAlias = dict[str, list[str]]
 
+#: The conductor that a compute is calling, which waits for the answer, and
+#: the former state of the server; None if nobody waits.
+Caller: TypeAlias = dict[str, str] | None
+
 #: Plain JSON, beside the objects that Nova's legacy dictionaries hold.
 Properties: TypeAlias = dict[str, Any]
 Secret: TypeAlias = serialization.Secret

@@ -26,6 +26,7 @@ from nova_ssm.flows import resize as flows
 from nova_ssm import keys
 from nova_ssm import plugins
 from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tasks import callers
 
 
 class Resize(plugins.Workflow):
@@ -53,7 +54,8 @@ class Resize(plugins.Workflow):
         store = {'instance': instance, 'flavor': flavor,
                  'filter_properties': filter_properties,
                  'clean_shutdown': clean_shutdown,
-                 'request_spec': request_spec, 'owner': instance.project_id}
+                 'request_spec': request_spec, 'owner': instance.project_id,
+                 'caller': None}
         request = journal.FlowRequest(
             name='resize', context=context, subject=instance.uuid,
             project_id=instance.project_id, user_id=instance.user_id,
@@ -62,6 +64,8 @@ class Resize(plugins.Workflow):
             # A request may come to several of them.
             request.name = 'reschedule_resize'
             store['host_list'] = list(host_list)
+            # A compute waits for the end of it.
+            store['caller'] = callers.caller(self.manager, instance)
         else:
             request.uuid = keys.move(keys.RESIZE, instance.uuid,
                                      context.request_id)

@@ -66,6 +66,26 @@ class Server(world_module.Server):
 
     obj_attr_is_set = __contains__
 
+    def _row(self):
+        records = self.world.records[CELL1]
+        if self.uuid not in records:
+            raise exception.InstanceNotFound(instance_id=self.uuid)
+        return records[self.uuid]
+
+    def refresh(self):
+        self.__dict__.update(self._row().__dict__)
+
+    def save(self, expected_vm_state, expected_task_state):
+        row = self._row()
+        for expected, actual in ((expected_vm_state, row.vm_state),
+                                 (expected_task_state, row.task_state)):
+            if actual not in expected:
+                raise exception.UnexpectedTaskStateError(
+                    instance_uuid=self.uuid, expected=expected,
+                    actual=actual)
+        row.vm_state, row.task_state = self.vm_state, self.task_state
+        self.world.step('save server')
+
 
 class Spec:
     """A request: what the scheduler is told."""

@@ -21,17 +21,22 @@ from unittest import mock
 
 from nova.compute import rpcapi
 from nova.compute import task_states
+from nova.compute import vm_states
 from nova import objects
 from oslo_utils import uuidutils
 
 from nova_ssm.engine import journal
 from nova_ssm.flows import resize
+from nova_ssm.tasks import abandoned
+from nova_ssm.tasks import callers
 from nova_ssm.tests.unit.tasks import live_conductor
 from nova_ssm.tests.unit.tasks import live_world
 
 UUID, CELL1, SOURCE = live_world.UUID, live_world.CELL1, live_world.SOURCE
 OLD, NEW = 7, 8
 HOSTS = ('host1', 'host2', 'host3')
+#: Seconds: [DEFAULT] rpc_response_timeout.
+TIMEOUT = 60
 
 
 class ResizeWorld(live_world.LiveWorld):
@@ -39,7 +44,14 @@ class ResizeWorld(live_world.LiveWorld):
 
     :ivar saved: the flavor in the request spec's row
     :ivar prepared: casts that a compute has read
+    :ivar patience: for how many seconds the compute that has sent the server
+        on waits for its dead conductor; None: it is dead itself
+    :ivar died_at: when its conductor has died
+    :ivar told_before: whether that one has told the next host
     """
+
+    patience = died_at = None
+    told_before = gave_up = False
 
     def __init__(self):
         super().__init__()
@@ -59,8 +71,31 @@ class ResizeWorld(live_world.LiveWorld):
                      **kwargs):
         assert instance.availability_zone == 'zone of ' + host
         self.queue.append({'host': host, 'flavor': new.id,
-                           'migration': migration.uuid, **kwargs})
+                           'migration': migration.uuid, 'state': instance.vm_state,
+                           **kwargs})
         self.step('cast')
+
+    def dies(self):
+        """The conductor that was called has died."""
+        if self.died_at is None:
+            self.died_at = self.now
+            self.told_before = bool(self.queue or self.prepared)
+            self._give_up()
+
+    def sleep(self, seconds):
+        super().sleep(seconds)
+        self._give_up()
+
+    def _give_up(self):
+        """The compute that has called it does not wait any longer."""
+        if (self.gave_up or self.patience is None or self.died_at is None or
+                self.now < self.died_at + self.patience):
+            return
+        self.gave_up = True
+        self.server.vm_state = vm_states.ERROR
+        self.server.task_state = None
+        for row in self.migrations.values():
+            row['status'] = 'error'
 
     def compute_reads(self, context=None, host=None, timeout=None,
                       topic=rpcapi.RPC_TOPIC):
@@ -89,7 +124,7 @@ class ResizeWorld(live_world.LiveWorld):
         chosen.availability_zone = 'zone of ' + host
         return chosen
 
-    def _filtered(self, context, filters):
+    def _filtered(self, context, filters, **sorting):
         return objects.MigrationList(objects=[
             self._migration(context.elevated(), uuid)
             for uuid, row in self.migrations.items()
@@ -116,6 +151,10 @@ class ResizeWorld(live_world.LiveWorld):
         """Let Nova's objects live in this world."""
         replaced = (
             (objects.MigrationList, 'get_by_filters', self._filtered),
+            (callers, 'time', types.SimpleNamespace(
+                monotonic=lambda: self.now, sleep=self.sleep)),
+            (abandoned, 'CONF', types.SimpleNamespace(
+                rpc_response_timeout=TIMEOUT)),
             (objects.RequestSpec, 'save', lambda s: self._save_spec(s)),
             (objects.RequestSpec, 'ensure_network_information',
              lambda *args: None),
@@ -154,6 +193,14 @@ class Conductor(live_conductor.Conductor):
     flow_types = staticmethod(resize.flow_types)
     world_type = ResizeWorld
 
+    def __init__(self, url, world):
+        super().__init__(url, world)
+        world.manager.ssm = types.SimpleNamespace(runner=self.runner)
+
+    def resume_all(self):
+        self.world.dies()
+        return super().resume_all()
+
     def resize(self, hosts=None, new=NEW):
         """Do what the workflow does.
 
@@ -163,8 +210,11 @@ class Conductor(live_conductor.Conductor):
             'instance': self.world._record(self.world.context, UUID),
             'flavor': flavor(new), 'filter_properties': {},
             'clean_shutdown': True, 'owner': 'project',
+            'caller': None,
             'request_spec': spec(NEW if hosts is not None else OLD)}
         if hosts is not None:
+            store['caller'] = callers.caller(self.world.manager,
+                                             store['instance'])
             store['host_list'] = [self.world.selection(h) for h in hosts]
         return self.runner.run(journal.FlowRequest(
             name='resize' if hosts is None else 'reschedule_resize',

@@ -44,6 +44,7 @@ def assert_prepared(world, host, alternates, new=NEW):
     [cast] = world.prepared
     assert (cast['host'], cast['node'], cast['flavor']) == (
         host, host + '-node', new)
+    assert cast['state'] == world.server.vm_state == vm_states.ACTIVE
     assert [a.service_host for a in cast['host_list']] == alternates
     assert cast['request_spec'].flavor.id == new
     assert cast['request_spec'].force_hosts is None
@@ -229,6 +230,53 @@ def test_a_killed_resize_that_fails_is_undone(url, case, again):
         lambda conductor: conductor.resize(hosts),
         lambda world: assert_as_before(world, error, seen), prepare,
         again=again)
+
+
+@pytest.mark.parametrize('patience, again', (
+    (0, False), (resize_world.TIMEOUT, False), (resize_world.TIMEOUT, True)))
+@pytest.mark.parametrize('case', [
+    case for case, (hosts, *_more) in SUCCEEDING.items() if hosts])
+def test_the_compute_that_has_called_gives_up_first(url, case, again,
+                                                    patience):
+    """It puts the server into ERROR: nothing is begun before that."""
+    hosts, new, prepare, host, alternates = SUCCEEDING[case]
+
+    def prepare_more(world):
+        prepare(world)
+        world.patience = patience
+
+    def check(world):
+        if world.told_before:
+            assert len(world.prepared + world.queue) == 1
+        else:
+            assert world.gave_up
+            assert_prepared(world, host, alternates, new)
+
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(hosts, new), check, prepare_more,
+        again=again)
+
+
+@pytest.mark.parametrize('case', [
+    case for case, (hosts, *_more) in FAILING.items() if hosts is not None])
+def test_a_reschedule_that_fails_outlives_the_compute_too(url, case):
+    """Its user has the server back only when nobody breaks it any more."""
+    hosts, prepare, error, seen = FAILING[case]
+    patience = resize_world.TIMEOUT
+
+    def prepare_more(world):
+        prepare(world)
+        world.patience = patience
+
+    def check(world):
+        was_told = world.now < world.died_at + patience
+        assert was_told or world.gave_up
+        assert_as_before(world, error, seen)
+
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(hosts), check, prepare_more)
 
 
 # -- the world changes while nobody goes on ---------------------------------
