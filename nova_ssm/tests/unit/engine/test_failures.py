@@ -15,11 +15,13 @@
 import builtins
 import json
 import string
+import sys
 import traceback
 
 import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
+from oslo_messaging._drivers import common
 import pytest
 from taskflow.types import failure as taskflow_failure
 
@@ -208,6 +210,40 @@ def test_its_traceback_becomes_its_cause():
     assert "raise Simple('here')" in shown
     # It is still the first one when it is journaled once more.
     assert again(back).__cause__.text == back.__cause__.text
+
+
+@pytest.mark.parametrize('times', (1, 2))
+def test_what_came_over_rpc_is_of_the_class_that_was_sent(times):
+    """Of the one that is there, not of the one made up below it."""
+    try:
+        raise Simple('far away')
+    except Simple:
+        sent = common.serialize_remote_exception(sys.exc_info())
+    back = received = common.deserialize_remote_exception(sent, [__name__])
+    assert type(received) is not Simple
+    for _time in range(times):
+        back = again(back)
+    assert isinstance(back, Simple)
+    assert (back.args, str(back)) == (received.args, str(received))
+    assert type(back).__qualname__ == Simple.__qualname__
+
+
+def test_a_class_that_cannot_be_found_again_is_one_of_its_base():
+    class Local(Simple):
+        pass
+
+    back = again(Local('x'))
+    assert isinstance(back, Simple)
+    assert str(back) == 'x'
+
+
+def test_a_class_without_a_base_to_be_found_is_told_of_by_its_name():
+    class Local(Exception):
+        pass
+
+    back = again(Local('x'))
+    assert isinstance(back, failures.LostException)
+    assert 'Local' in str(back) and str(back).endswith(': x')
 
 
 def test_a_class_that_is_not_here_is_told_of_by_its_name():

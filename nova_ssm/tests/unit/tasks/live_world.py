@@ -268,13 +268,16 @@ class LiveWorld(world_module.World):
                 self.placement.held[UUID] = {RP[host]: HELD}
                 self.step('claim')
                 return [[selection(host)]]
-        raise exception.NoValidHost(reason='none left')
+        raise world_module.over_rpc(exception.NoValidHost(
+            reason='none left'))
 
     def _check(self, context, instance, host, block_migration,
                disk_over_commit, migration, limits):
         self.step('check')
         if host in self.unfit:
-            raise self.unfit[host]
+            exc = self.unfit[host]
+            raise (world_module.over_rpc(exc)
+                   if isinstance(exc, exception.NovaException) else exc)
         return migrate_data.LibvirtLiveMigrateData(
             target_connect_addr=host, vifs=[
                 migrate_data.VIFMigrateData(port_id=port, profile={})

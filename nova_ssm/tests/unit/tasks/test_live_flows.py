@@ -68,7 +68,7 @@ def assert_as_before(world, state=vm_states.ACTIVE, error=None):
             world.server.task_state) == (SOURCE, state, None)
     [fault] = world.faults[UUID]
     if error is not None:
-        assert type(fault.exc) is error
+        assert isinstance(fault.exc, error)
     assert_events_closed(world, True)
 
 
@@ -213,7 +213,7 @@ def test_fails(live, url, case):
     prepare(live)
     outcome = live_conductor.Conductor(url, live).migrate(destination)
     assert outcome.state == 'REVERTED'
-    assert type(outcome.failure) is error
+    assert isinstance(outcome.failure, error)
     assert_as_before(
         live, vm_states.ERROR if unexpected else vm_states.ACTIVE, error)
 

@@ -18,6 +18,7 @@ can crash after any of them, as a conductor does that is killed.
 
 import contextlib
 import copy
+import sys
 import types
 from unittest import mock
 
@@ -27,6 +28,7 @@ from nova import context as nova_context
 from nova import exception
 from nova import objects
 from nova.scheduler import utils as scheduler_utils
+from oslo_messaging._drivers import common
 
 from nova_ssm.engine import failures
 
@@ -334,6 +336,15 @@ def spec(uuid, **values):
     return mock.Mock(
         spec_set=('instance_uuid', 'project_id', 'destroy', 'name'),
         instance_uuid=uuid, project_id='project', **values)
+
+
+def over_rpc(exc):
+    """An exception of Nova's, as it arrives over the message bus."""
+    try:
+        raise exc
+    except type(exc):
+        sent = common.serialize_remote_exception(sys.exc_info())
+    return common.deserialize_remote_exception(sent, ['nova.exception'])
 
 
 def failure(exc):
