@@ -98,15 +98,24 @@ class Workflow(abc.ABC):
                    flows: Sequence[str]) -> None:
         """Post a flow that looks after the servers of flows, once a worker.
 
-        :param name: of the flow that looks after them; it takes no arguments
+        :param name: of the flow that looks after them; it takes the times
+            between which flows have ended that need it
         :param flows: the names of the flows whose servers may need it; if
-            none has ended lately, nothing is posted
+            none runs, or has ended then, nothing is posted
         """
-        if not queries.subjects_finished(self.runner.db, flows,
-                                         2 * abandoned.window()):
+        db = self.runner.db
+        found_at = queries.clock(db)
+        lease_end = queries.lease_end(db, worker_id)
+        # It may have been dead for long: nobody was there to notice.
+        died_after = found_at if lease_end is None else min(
+            found_at, lease_end - self.runner.worker.lease)
+        told_since = died_after - 2 * abandoned.window()
+        if not queries.has_flows(db, flows, told_since):
             return
         request = journal.FlowRequest(
-            name=name, store={}, subject=worker_id,
+            name=name, subject=worker_id,
+            store={'told_since': told_since,
+                   'told_until': found_at + abandoned.window()},
             context=nova_context.get_admin_context(),
             version=self.runner.registry.get(name).version,
             # The same for all who notice: one of them posts it.

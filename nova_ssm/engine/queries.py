@@ -159,15 +159,17 @@ def flow(db: database.Database, uuid: str) -> FlowInfo:
 
 
 def subjects_finished(db: database.Database, names: Sequence[str],
-                      seconds: float) -> list[str]:
-    """What the flows of these names worked on that have ended lately.
+                      since: float, until: float | None = None) -> list[str]:
+    """What the flows of these names worked on that have succeeded then.
 
-    :param seconds: how far back to look, on the database's clock
+    :param since: when the first may have ended, as :func:`clock` has it
+    :param until: when the last may have; None for now
     """
     query = sa.select(_F.subject).where(
         _F.name.in_(names), _F.state == states.SUCCESS,
-        _F.subject.is_not(None),
-        _F.finished_at > schema.now() - seconds)
+        _F.subject.is_not(None), _F.finished_at > since)
+    if until is not None:
+        query = query.where(_F.finished_at <= until)
     with db.transaction() as connection:
         return list(dict.fromkeys(connection.execute(query).scalars()))
 
@@ -196,6 +198,15 @@ def project_unfinished(db: database.Database, project_id: str,
         return connection.execute(query).first() is not None
 
 
+def has_flows(db: database.Database, names: Sequence[str],
+              since: float) -> bool:
+    """Whether a flow of these names runs, or has ended since then."""
+    query = sa.select(_F.uuid).where(_F.name.in_(names), sa.or_(
+        _F.finished_at.is_(None), _F.finished_at > since)).limit(1)
+    with db.transaction() as connection:
+        return connection.execute(query).first() is not None
+
+
 def clock(db: database.Database) -> float:
     """Now, on the clock of the database."""
     with db.transaction() as connection:
@@ -209,6 +220,13 @@ def living(db: database.Database) -> dict[str, str]:
     with db.transaction() as connection:
         return {row.id: row.host.rpartition('/')[0]
                 for row in connection.execute(query)}
+
+
+def lease_end(db: database.Database, worker_id: str) -> float | None:
+    """When the lease of a worker ends, or did; None if it is forgotten."""
+    with db.transaction() as connection:
+        return connection.execute(sa.select(_W.expires_at).where(
+            _W.id == worker_id)).scalar()
 
 
 def steps(db: database.Database, uuid: str) -> list[StepInfo]:

@@ -41,7 +41,10 @@ def window() -> float:
 
 
 class LookAfter(base.NovaTask):
-    """Look at the servers of flows that have ended lately, one by one.
+    """Look at the servers of flows that ended when a conductor died.
+
+    The flow's inputs say when that was, on the database's clock: who goes on
+    with it much later looks at the same servers.
 
     Recovery: look again; what was mended is not mended twice.
     """
@@ -51,15 +54,15 @@ class LookAfter(base.NovaTask):
     #: Seconds between two looks whether it is time.
     poll: ClassVar[float] = 1.0
 
-    def execute(self, context: types.Context) -> None:
-        # By now every compute has given up that called the dead conductor.
-        ready_at = time.monotonic() + window()
+    def execute(self, context: types.Context, told_since: float,
+                told_until: float) -> None:
+        db = self.manager.ssm.runner.db
+        # By then every compute has given up that called the dead conductor.
+        ready_at = time.monotonic() + told_until - queries.clock(db)
         while time.monotonic() < ready_at:
             self.wait(self.poll)
-        db = self.manager.ssm.runner.db
-        # Those that were told before it died, and while we have waited.
         for uuid in queries.subjects_finished(
-                db, self.flows, 3 * window()):
+                db, self.flows, told_since, told_until):
             self._look_in_cell(context, uuid)
 
     def _look_in_cell(self, context: types.Context, uuid: str) -> None:

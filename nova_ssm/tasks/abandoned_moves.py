@@ -28,6 +28,7 @@ from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import allocations
+from nova_ssm.tasks import casts
 from nova_ssm.tasks import destinations
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
@@ -40,6 +41,9 @@ RESIZE_FLOWS = ('resize', 'reschedule_resize')
 
 #: Seconds that a compute has to answer a ping.
 PING_TIMEOUT = 5.0
+
+#: The event that a destination opens as its last deed in a resize.
+FINISH_EVENT = 'compute_finish_resize'
 
 _ACTIONS = (instance_actions.MIGRATE, instance_actions.RESIZE,
             instance_actions.LIVE_MIGRATION)
@@ -66,8 +70,8 @@ class _EndMoves(abandoned.LookAfter):
         while time.monotonic() < until:
             if queries.flows(db, unfinished=True, subject=uuid, limit=1):
                 return False
-            if uuid not in queries.subjects_finished(db, self.flows,
-                                                     abandoned.window()):
+            lately = queries.clock(db) - abandoned.window()
+            if uuid not in queries.subjects_finished(db, self.flows, lately):
                 return True
             self.wait(self.poll)
         return False
@@ -108,12 +112,24 @@ class _EndMoves(abandoned.LookAfter):
 def _close_events(context: types.Context, uuid: str,
                   exc: BaseException | None = None) -> None:
     """Close what the compute opened on the server's last action."""
+    request = _request_of_move(context, uuid)
+    if request is not None:
+        moves.close_events(request, uuid, exc, of_computes=True)
+
+
+def _request_of_move(context: types.Context,
+                     uuid: str) -> types.Context | None:
+    """The context with the id of the request that asked for the move.
+
+    :returns: None if something else has been done with the server since
+    """
     actions = objects.InstanceActionList.get_by_instance_uuid(context, uuid,
                                                               limit=1)
-    if actions and actions[0].action in _ACTIONS:
-        request = copy.copy(context)
-        request.request_id = actions[0].request_id
-        moves.close_events(request, uuid, exc, of_computes=True)
+    if not actions or actions[0].action not in _ACTIONS:
+        return None
+    request = copy.copy(context)
+    request.request_id = actions[0].request_id
+    return request
 
 
 class EndAbandonedLiveMigrations(_EndMoves):
@@ -173,7 +189,9 @@ class EndAbandonedResizes(_EndMoves):
     A compute that is calling a conductor when it dies takes the server's
     task state back after rpc_response_timeout. If that was the first call of
     its part, it does nothing else: stock Nova leaves the migration record on
-    its way for ever, with what the server held.
+    its way for ever, with what the server held. If it had sent the server
+    on, it puts it into ERROR, even where the next host was told by then and
+    has resized it.
     """
 
     flows = RESIZE_FLOWS
@@ -190,9 +208,41 @@ class EndAbandonedResizes(_EndMoves):
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
                 self._take_back(context, instance, migration)
-        elif (instance.host == migration.dest_compute and
-                migration.status == 'post-migrating'):
+        elif instance.host != migration.dest_compute:
+            return
+        elif migration.status == 'post-migrating':
             self._leave_at_destination(context, instance, migration)
+        elif (instance.vm_state == vm_states.ERROR and
+                migration.status in ('error', 'finished') and
+                self._was_finished(context, instance)):
+            self._finish_again(instance, migration)
+
+    @staticmethod
+    def _was_finished(context: types.Context,
+                      instance: types.Instance) -> bool:
+        """Whether its destination has resized it, and nobody else since."""
+        request = _request_of_move(context, instance.uuid)
+        return request is not None and any(
+            event.event == FINISH_EVENT and event.host == instance.host and
+            event.result == 'Success'
+            for event in casts.events(request, instance.uuid))
+
+    @staticmethod
+    def _finish_again(instance: types.Instance,
+                      migration: types.Migration) -> None:
+        """Take back what a compute has done that had sent the server on.
+
+        Its call to the dead conductor was not answered, so it put the server
+        into ERROR, when that was resized already. See callers.
+        """
+        LOG.warning('The resize %s was finished by compute %s, but given up '
+                    'by another one that had sent the server on',
+                    migration.uuid, instance.host, instance=instance)
+        migration.status = 'finished'
+        migration.save()
+        instance.vm_state = vm_states.RESIZED
+        instance.save(expected_vm_state=[vm_states.ERROR],
+                      expected_task_state=[None])
 
     def _put_flavor_back(self, context: types.Context,
                          instance: types.Instance) -> None:

@@ -11,10 +11,13 @@
 #    under the License.
 """Moves of servers whose conductor is killed at one point."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import time
 from typing import Any
+from typing import ClassVar
 
 from nova_ssm.tests.cloud import boundaries_operations as operations
 from nova_ssm.tests.cloud import cloud
@@ -29,11 +32,15 @@ from nova_ssm.tests.cloud import traces
 class Move:
     """Moves one server, again and again while it is fine.
 
+    :cvar _heeded: the computes whose lost calls excuse what is not well
+
     :param name: of the operation, if it is not that of the move
     :param busy: hosts that shall be less attractive
     :param disabled: hosts that the scheduler may not use
     :param flows: the flows that it is for
     """
+
+    _heeded: ClassVar[tuple[str, ...]] = settings.COMPUTES
 
     def __init__(self, it: cloud.Cloud, operation: moves_module.Operation,
                  name: str | None = None, promise: str = operations.DONE,
@@ -75,7 +82,7 @@ class Move:
             self._drop()
         else:
             raise settings.CloudError('no server can be built to be moved')
-        self._computes = traces.Logs(self._cloud, settings.COMPUTES)
+        self._computes = traces.Logs(self._cloud, self._heeded)
 
     def ask(self) -> operations.Asked:
         """Move the server."""
@@ -144,7 +151,56 @@ class _RefusedMover(moves_module.Mover):
 
 
 class RefusedMove(Move):
-    """Moves a server that its first destination sends back."""
+    """Moves a server that its first destination sends back.
+
+    That one calls the conductor, and gives the server up if it is killed.
+    It is what the conductors have to cope with here, and no excuse.
+    """
+
+    _heeded = settings.COMPUTES[1:]
+
+    def prepare(self) -> None:
+        """Have a server; remember where the logs end, the first's, too."""
+        super().prepare()
+        self._first = traces.Logs(self._cloud, settings.COMPUTES[:1])
+
+    def judge(self, asked: operations.Asked,
+              promise: str) -> operations.Verdict:
+        """Wait until the first destination is done with it, then as all."""
+        if asked.killed:
+            self._await(lambda: asked.server in self._first.timed_out())
+            # It writes what comes of that, and somebody looks after it.
+            time.sleep(2)
+            self._await(lambda: not self._cloud.db(
+                'SELECT uuid FROM nova_cell1.ssm_flows '
+                'WHERE finished_at IS NULL'))
+        if promise == operations.FAULT:
+            self._out_of_error(asked.server)
+        return super().judge(asked, promise)
+
+    @staticmethod
+    def _await(is_so: Callable[[], bool],
+               patience: float = operations.PATIENCE) -> None:
+        limit = time.monotonic() + patience
+        while not is_so() and time.monotonic() < limit:
+            time.sleep(0.5)
+
+    def _out_of_error(self, server: str) -> None:
+        """Do what an admin does.
+
+        Nova puts a server that no host takes into ERROR, also when nobody
+        is killed. Whether all else is as before is seen better behind that.
+        """
+        move = self._move
+        assert move is not None
+        self._mover.wait([move], operations.PATIENCE)
+        # A conductor that lives has taken it back, and that is answered.
+        self._await(lambda: self._mover.verdict(move).kind ==
+                    moves_module.ERROR, 5)
+        if self._mover.verdict(move).kind == moves_module.ERROR:
+            self._cloud.client.compute.post(
+                f'/servers/{server}/action',
+                json={'os-resetState': {'state': 'active'}})
 
     def _make_mover(self, it: cloud.Cloud,
                     operation: moves_module.Operation) -> moves_module.Mover:

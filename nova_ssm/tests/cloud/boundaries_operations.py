@@ -72,11 +72,13 @@ class Asked:
 
     :param worker: the dead process of a conductor that is looked after, if
         that is what the conductors are watched at
+    :param killed: whether a conductor was killed at it
     """
 
     server: str
     request_id: str
     worker: str | None = None
+    killed: bool = False
 
     @property
     def subject(self) -> str:

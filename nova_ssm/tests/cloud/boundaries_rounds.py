@@ -101,7 +101,9 @@ class Player:
                            if one.killed == token), None)
             if killed is not None:
                 self._revive(killed.host)
-            verdict = operation.judge(asked, promise)
+            verdict = operation.judge(
+                dataclasses.replace(asked, killed=killed is not None),
+                promise)
         finally:
             self._orders.clear()
         later = [one for one in self._orders.trace(since)

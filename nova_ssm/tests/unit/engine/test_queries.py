@@ -94,6 +94,44 @@ def test_claims_are_counted(process, url):
     assert queries.flow(process.db, uuid).claims == 1
 
 
+def test_what_has_succeeded_between_two_times(process, world):
+    """A flow that was killed is one that runs; one that failed is none."""
+    def run(subject):
+        return process.runner.run(journal.FlowRequest(
+            name='flow', store={}, subject=subject))
+
+    def subjects(*times):
+        return queries.subjects_finished(process.db, ['flow'], *times)
+
+    before = queries.clock(process.db)
+    assert not queries.has_flows(process.db, ['flow'], before - 1)
+    run('server')
+    between = queries.clock(process.db)
+    run('other')
+    world.failing['do b'] = LookupError('no room')
+    run('failed')
+    after = queries.clock(process.db)
+    assert subjects(before - 1, between) == ['server']
+    assert set(subjects(before - 1)) == {'server', 'other'}
+    assert subjects(after) == []
+    assert not queries.subjects_finished(process.db, ['another'], before)
+    assert queries.has_flows(process.db, ['another', 'flow'], before)
+    assert not queries.has_flows(process.db, ['another'], before)
+    assert not queries.has_flows(process.db, ['flow'], after)
+    process.board.start(journal.FlowRequest(name='flow', store={}), None)
+    assert queries.has_flows(process.db, ['flow'], after)
+
+
+def test_when_the_lease_of_a_worker_ends(process, url):
+    worker = process.runner.worker
+    ends = queries.lease_end(process.db, worker.id)
+    assert ends > queries.clock(process.db)
+    helpers.expire_leases(url)
+    assert queries.lease_end(process.db, worker.id) < ends
+    worker.stop()
+    assert queries.lease_end(process.db, worker.id) is None
+
+
 def test_the_steps_of_a_flow_are_its_journal(process, world):
     world.failing['do b'] = LookupError('no room')
     uuid = process.run().uuid

@@ -59,21 +59,21 @@ GIVEN = {
         'instance', 'cell', 'image', 'filter_properties', 'admin_password',
         'injected_files', 'requested_networks', 'security_groups',
         'request_spec', 'host_list'},
-    'fail_abandoned_builds': set(),
+    'fail_abandoned_builds': {'told_since', 'told_until'},
     'live_migrate': {
         'instance', 'migration_uuid', 'destination', 'block_migration',
         'disk_over_commit', 'request_spec', 'owner'},
     'live_migrate_forced': {
         'instance', 'migration_uuid', 'destination', 'block_migration',
         'disk_over_commit', 'request_spec', 'owner'},
-    'end_abandoned_live_migrations': set(),
+    'end_abandoned_live_migrations': {'told_since', 'told_until'},
     'resize': {
         'instance', 'flavor', 'filter_properties', 'clean_shutdown',
-        'request_spec', 'owner'},
+        'request_spec', 'owner', 'caller'},
     'reschedule_resize': {
         'instance', 'flavor', 'filter_properties', 'clean_shutdown',
-        'request_spec', 'owner', 'host_list'},
-    'end_abandoned_resizes': set(),
+        'request_spec', 'owner', 'caller', 'host_list'},
+    'end_abandoned_resizes': {'told_since', 'told_until'},
 }
 
 

@@ -17,7 +17,7 @@ from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import world as world_module
 
 # The journal's tables in a file of the test.
-_template, url = engine._template, engine.url
+_fresh, url = engine._fresh, engine.url
 
 
 @pytest.fixture

@@ -409,7 +409,7 @@ class Event:
 
     def __init__(self, event, host=None):
         self.event, self.host = event, host
-        self.finish_time = self.error = None
+        self.finish_time = self.error = self.result = None
 
 
 def _row_of(migration):

@@ -71,8 +71,8 @@ class ResizeWorld(live_world.LiveWorld):
                      **kwargs):
         assert instance.availability_zone == 'zone of ' + host
         self.queue.append({'host': host, 'flavor': new.id,
-                           'migration': migration.uuid, 'state': instance.vm_state,
-                           **kwargs})
+                           'migration': migration.uuid,
+                           'state': instance.vm_state, **kwargs})
         self.step('cast')
 
     def dies(self):

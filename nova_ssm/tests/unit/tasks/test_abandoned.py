@@ -43,6 +43,8 @@ def slept(monkeypatch):
     monkeypatch.setattr(abandoned, 'time', clock)
     for what in waiting.replaced(sleep):
         monkeypatch.setattr(*what)
+    # The database's clock is another one.
+    monkeypatch.setattr(queries, 'clock', lambda db: 5000 + clock.now)
     monkeypatch.setattr(abandoned, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
     return clock
@@ -68,8 +70,9 @@ def server(world, slept, told):
     return record
 
 
-def run(world):
-    abandoned.FailAbandonedBuilds(world.manager).execute(world.context)
+def run(world, since=5000 - TIMEOUT, until=5000 + TIMEOUT + 10):
+    abandoned.FailAbandonedBuilds(world.manager).execute(
+        world.context, since, until)
 
 
 def test_a_server_that_was_given_up_ends_in_error_with_a_fault(
@@ -91,11 +94,20 @@ def test_it_waits_until_every_compute_must_have_given_up(
 
 def test_it_looks_at_servers_told_before_and_while_it_waits(
         world, server, slept, told):
-    run(world)
-    _db, names, seconds = told.call_args.args
+    run(world, 4900, 5070)
+    _db, names, since, until = told.call_args.args
     assert set(names) == {'build_instance', 'reschedule_instance'}
-    # A compute was told up to a timeout before the conductor died.
-    assert seconds > slept.now + TIMEOUT
+    assert (since, until) == (4900, 5070)
+
+
+def test_who_goes_on_with_it_late_looks_at_the_same_servers_at_once(
+        world, server, slept, told):
+    """All who have begun before were killed."""
+    slept.now = 1000
+    run(world, 4900, 5070)
+    assert slept.now == 1000
+    assert told.call_args.args[2:] == (4900, 5070)
+    assert server.vm_state == vm_states.ERROR
 
 
 @pytest.mark.parametrize('change', [

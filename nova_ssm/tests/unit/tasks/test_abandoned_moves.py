@@ -55,9 +55,18 @@ class Journal:
                 self.happens.remove((when, what))
                 what()
 
-    def subjects_finished(self, db, names, seconds):
+    def clock(self, db):
+        return self.now
+
+    def subjects_finished(self, db, names, since, until=None):
         return [uuid for uuid, at in self.ended.items()
-                if at > self.now - seconds]
+                if at > since and (until is None or at <= until)]
+
+    def look(self, cls, world):
+        """Look after what a conductor has left that has just died."""
+        cls(world.manager).execute(
+            world.context, self.now - abandoned.window(),
+            self.now + abandoned.window())
 
     def flows(self, db, unfinished, subject, limit):
         assert unfinished
@@ -74,8 +83,8 @@ def journal(monkeypatch):
                         staticmethod(made.sleep))
     monkeypatch.setattr(abandoned, 'CONF', types.SimpleNamespace(
         rpc_response_timeout=TIMEOUT))
-    monkeypatch.setattr(queries, 'subjects_finished', made.subjects_finished)
-    monkeypatch.setattr(queries, 'flows', made.flows)
+    for name in ('clock', 'subjects_finished', 'flows'):
+        monkeypatch.setattr(queries, name, getattr(made, name))
     return made
 
 
@@ -91,6 +100,7 @@ def with_migration(world, **values):
     world.placement.held = {MIGRATION: {RP[SOURCE]: HELD},
                             UUID: {RP['host1']: HELD}}
     world.events[UUID].append(live_world.Event('compute_of_the_move'))
+    world.last_action = 'migrate'
     with mock.patch.object(
             objects.MigrationList, 'get_by_filters',
             lambda context, filters, **sorting: objects.MigrationList(
@@ -98,7 +108,8 @@ def with_migration(world, **values):
             )), mock.patch.object(
                 objects.InstanceActionList, 'get_by_instance_uuid',
                 lambda context, uuid, limit: [types.SimpleNamespace(
-                    request_id='req-of-the-move', action='migrate')]):
+                    request_id='req-of-the-move',
+                    action=world.last_action)]):
         yield
 
 
@@ -133,6 +144,7 @@ def live_server(live, journal, monkeypatch):
     for hosts in live.neutron.bound.values():
         hosts['host1'] = False
     live.others = []
+    live.journal = journal
     monkeypatch.setattr(
         objects.MigrationList, 'get_in_progress_by_host_and_node',
         lambda context, host, node: live.others)
@@ -157,8 +169,7 @@ def _to_error(world):
 
 
 def look_at_live(world):
-    abandoned_moves.EndAbandonedLiveMigrations(world.manager).execute(
-        world.context)
+    world.journal.look(abandoned_moves.EndAbandonedLiveMigrations, world)
 
 
 @pytest.mark.parametrize('status', ('accepted', 'error', 'queued'))
@@ -242,6 +253,7 @@ def resized(journal, monkeypatch):
     with (resize_world.ResizeWorld().entered() as world,
           with_migration(world, status='pre-migrating',
                          migration_type='resize')):
+        world.journal = journal
         world.server.task_state = None
         world.server.image_meta = objects.ImageMeta(
             properties=objects.ImageMetaProps())
@@ -258,7 +270,7 @@ def resized(journal, monkeypatch):
 
 
 def look_at_resize(world):
-    abandoned_moves.EndAbandonedResizes(world.manager).execute(world.context)
+    world.journal.look(abandoned_moves.EndAbandonedResizes, world)
 
 
 @pytest.mark.parametrize('status', ('pre-migrating', 'error'))
@@ -323,6 +335,47 @@ def test_a_resize_that_is_over_is_left_alone(resized, status):
     assert_untouched(resized, status, None)
 
 
+@pytest.fixture
+def given_up_elsewhere(resized):
+    """Its destination has resized it; the one that sent it on gave it up."""
+    resized.server.host = 'host1'
+    resized.server.vm_state = vm_states.ERROR
+    resized.migrations[MIGRATION]['status'] = 'error'
+    finished = live_world.Event(abandoned_moves.FINISH_EVENT, 'host1')
+    finished.result, finished.finish_time = 'Success', 1
+    resized.events[UUID] = [finished]
+    return resized
+
+
+def assert_resized_again(world):
+    assert (world.server.vm_state, world.server.task_state) == (
+        vm_states.RESIZED, None)
+    assert world.migrations[MIGRATION]['status'] == 'finished'
+    # Its user may take it back still.
+    assert world.placement.held == {MIGRATION: {RP[SOURCE]: HELD},
+                                    UUID: {RP['host1']: HELD}}
+
+
+def test_a_finished_resize_that_was_given_up_elsewhere(given_up_elsewhere):
+    look_at_resize(given_up_elsewhere)
+    assert_resized_again(given_up_elsewhere)
+
+
+@pytest.mark.parametrize('change', (
+    lambda world: world.events.update({UUID: []}),
+    lambda world: setattr(world.events[UUID][0], 'result', 'Error'),
+    lambda world: setattr(world.events[UUID][0], 'host', 'host2'),
+    lambda world: setattr(world, 'last_action', 'confirmResize'),
+    lambda world: world.migrations[MIGRATION].update(status='confirmed')))
+def test_any_other_server_in_error_is_left_alone(given_up_elsewhere, change):
+    """Its destination, or its user, has done something else with it."""
+    change(given_up_elsewhere)
+    status = given_up_elsewhere.migrations[MIGRATION]['status']
+    look_at_resize(given_up_elsewhere)
+    assert given_up_elsewhere.server.vm_state == vm_states.ERROR
+    assert given_up_elsewhere.migrations[MIGRATION]['status'] == status
+
+
 # -- the conductor that looks after them dies, too -------------------------
 
 def killed_at_each_step(world, look, journal):
@@ -360,3 +413,9 @@ def test_a_killed_look_at_a_destination_is_finished(resized, mortal, journal):
     assert resized.migrations[MIGRATION]['status'] == 'error'
     assert resized.server.vm_state == vm_states.ERROR
     assert len(resized.faults[UUID]) == 1
+
+
+def test_a_killed_look_at_a_finished_resize_is_finished(
+        given_up_elsewhere, mortal, journal):
+    killed_at_each_step(given_up_elsewhere, look_at_resize, journal)
+    assert_resized_again(given_up_elsewhere)

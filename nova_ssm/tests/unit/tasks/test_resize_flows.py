@@ -71,7 +71,7 @@ def assert_as_before(world, error, seen):
     assert (world.server.host, world.server.vm_state,
             world.server.task_state) == (SOURCE, vm_states.ACTIVE, None)
     [fault] = world.faults[UUID]
-    assert type(fault.exc) is error
+    assert isinstance(fault.exc, error)
     # A notification is lost if the conductor dies right before it.
     assert len(world.notified) <= 1
     for uuid, service, method, _spec in world.notified:
@@ -85,7 +85,7 @@ def assert_events_closed(world, seen):
     for event in world.events[UUID]:
         if event.event in ('conductor_migrate_server', 'cold_migrate'):
             assert event.finish_time is not None
-            assert type(event.error) is (seen or type(None))
+            assert isinstance(event.error, seen or type(None))
 
 
 # -- what can happen ------------------------------------------------------
@@ -182,7 +182,7 @@ def test_fails(resizing, url, case):
     prepare(resizing)
     outcome = resize_world.Conductor(url, resizing).resize(hosts)
     assert outcome.state == 'REVERTED'
-    assert type(outcome.failure) is error
+    assert isinstance(outcome.failure, error)
     assert_as_before(resizing, error, seen)
     assert len(resizing.notified) == 1
 

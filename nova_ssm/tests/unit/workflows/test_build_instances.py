@@ -158,8 +158,10 @@ def test_takes_every_build(workflow):
 
 @pytest.fixture
 def builds(monkeypatch):
-    found = mock.Mock(return_value=['a1'])
-    monkeypatch.setattr(queries, 'subjects_finished', found)
+    found = mock.Mock(return_value=True)
+    monkeypatch.setattr(queries, 'has_flows', found)
+    monkeypatch.setattr(queries, 'clock', lambda db: 5000.0)
+    monkeypatch.setattr(queries, 'lease_end', lambda db, worker: 5020.0)
     # Nova's option is there in a service only.
     monkeypatch.setattr(abandoned, 'window', lambda: 70)
     return found
@@ -172,6 +174,7 @@ def posted(workflow):
 
 def test_builds_of_a_dead_worker_are_looked_after(workflow, builds):
     workflow.runner.registry.get.return_value.version = '1.0'
+    workflow.runner.worker.lease = 30.0
     workflow.on_worker_death('cond1:1:abc')
     workflow.on_worker_death('cond2:1:abc')
     first, second = posted(workflow)
@@ -181,7 +184,27 @@ def test_builds_of_a_dead_worker_are_looked_after(workflow, builds):
     assert first.uuid != second.uuid
 
 
+@pytest.mark.parametrize('lease_end, died_after', (
+    # It has renewed its lease up to that long before it ends.
+    (5020.0, 4990.0), (4900.0, 4870.0),
+    # Somebody else has buried it meanwhile.
+    (None, 5000.0),
+    # With a longer lease than ours.
+    (5600.0, 5000.0)))
+def test_when_it_died_is_kept(workflow, builds, monkeypatch, lease_end,
+                              died_after):
+    monkeypatch.setattr(queries, 'lease_end', lambda db, worker: lease_end)
+    workflow.runner.worker.lease = 30.0
+    workflow.on_worker_death('cond1:1:abc')
+    [flow] = posted(workflow)
+    # Two timeouts before that for those it was to answer, one behind.
+    assert flow.store == {'told_since': died_after - 140,
+                          'told_until': 5070.0}
+    assert builds.call_args.args[2] == died_after - 140
+
+
 def test_all_who_notice_a_death_post_the_same_flow(workflow, builds):
+    workflow.runner.worker.lease = 30.0
     workflow.runner.board.start.side_effect = [
         None, db_exc.DBDuplicateEntry()]
     workflow.on_worker_death('cond1:1:abc')
@@ -191,7 +214,8 @@ def test_all_who_notice_a_death_post_the_same_flow(workflow, builds):
 
 
 def test_nothing_is_posted_if_nothing_was_built(workflow, builds):
-    builds.return_value = []
+    workflow.runner.worker.lease = 30.0
+    builds.return_value = False
     workflow.on_worker_death('cond1:1:abc')
     assert posted(workflow) == []
 

@@ -50,7 +50,8 @@ def request(workflow):
 
 def server():
     return objects.Instance(uuid=SERVER, project_id='project',
-                            user_id='user', instance_type_id=7)
+                            user_id='user', instance_type_id=7,
+                            vm_state='active')
 
 
 CONTEXT = mock.Mock(request_id='req-1', user_id='admin')
@@ -118,6 +119,10 @@ def test_resize_runs_a_flow(cold, host_list, name):
     assert made.store.get('host_list') == host_list
     assert made.store['flavor'].id == 8
     assert made.store['owner'] == 'project'
+    # The compute that sends it on is the one that waits.
+    assert made.store['caller'] == (None if host_list is None else {
+        'conductor': cold.manager.ssm.runner.worker.id,
+        'vm_state': 'active'})
 
 
 @pytest.mark.parametrize('flavor, words', (
@@ -160,15 +165,16 @@ def test_a_move_that_was_lost_is_quiet(name, live, cold):
 def test_moves_of_a_dead_worker_are_looked_after(name, flow, live, cold,
                                                  monkeypatch):
     workflow = {'live': live, 'cold': cold}[name]
-    monkeypatch.setattr(queries, 'subjects_finished', mock.Mock(
-        return_value=[SERVER]))
+    monkeypatch.setattr(queries, 'has_flows', mock.Mock(return_value=True))
+    monkeypatch.setattr(queries, 'clock', lambda db: 5000.0)
+    monkeypatch.setattr(queries, 'lease_end', lambda db, worker: None)
     monkeypatch.setattr(abandoned, 'window', lambda: 70)
     workflow.on_worker_death('cond1:1:abc')
     (posted,), kwargs = workflow.runner.board.start.call_args
     assert (posted.name, posted.subject) == (flow, 'cond1:1:abc')
     assert kwargs == {'owner': None}
     # Nothing of the kind has ended lately.
-    queries.subjects_finished.return_value = []
+    queries.has_flows.return_value = False
     workflow.runner.board.start.reset_mock()
     workflow.on_worker_death('cond2:1:abc')
     workflow.runner.board.start.assert_not_called()
