@@ -13,6 +13,7 @@
 """Moves that a compute gave up, since a conductor did not answer it."""
 
 import abc
+from collections.abc import Callable
 import copy
 import time
 
@@ -44,6 +45,11 @@ PING_TIMEOUT = 5.0
 
 #: The event that a destination opens as its last deed in a resize.
 FINISH_EVENT = 'compute_finish_resize'
+
+#: The events that the destination of a live migration opens when it is told
+#: of it, and its source when it is to abort it.
+PREPARE_EVENT = 'compute_pre_live_migration'
+ABORT_EVENT = 'compute_live_migration_abort'
 
 _ACTIONS = (instance_actions.MIGRATE, instance_actions.RESIZE,
             instance_actions.LIVE_MIGRATION)
@@ -132,6 +138,13 @@ def _request_of_move(context: types.Context,
     return request
 
 
+def _outcomes(request: types.Context, uuid: str,
+              name: str) -> list[str | None]:
+    """How the events of this name have ended, None for one that has not."""
+    return [event.result for event in casts.events(request, uuid)
+            if event.event == name]
+
+
 class EndAbandonedLiveMigrations(_EndMoves):
     """Give servers back that a compute never began to migrate.
 
@@ -168,10 +181,63 @@ class EndAbandonedLiveMigrations(_EndMoves):
         if migration.status == 'queued':
             # Or it waits for another one.
             return not self._is_busy(context, instance, migration)
+        if migration.status == 'preparing':
+            return self._died_preparing(context, instance, migration)
         # Or the word is still on its way.
         return migration.status in ('accepted', 'error') and (
             compat.ping_alt(self.manager.compute_rpcapi, context,
                             instance.host, PING_TIMEOUT))
+
+    def _died_preparing(self, context: types.Context,
+                        instance: types.Instance,
+                        migration: types.Migration) -> bool:
+        """Find out for certain whether its source has let it go.
+
+        It has if all of this holds:
+
+        * Its destination has not heard of it, for as long as the calls may
+          take that come before. Both computes answer meanwhile.
+        * The source was told to abort it, and has forgotten it. If it goes
+          on with it after all, it finds that, and takes it back itself.
+        """
+        request = _request_of_move(context, instance.uuid)
+        if request is None or _outcomes(request, instance.uuid,
+                                        PREPARE_EVENT):
+            return False
+        if not all(
+                compat.ping_alt(self.manager.compute_rpcapi, context, host,
+                                PING_TIMEOUT)
+                for host in (instance.host, migration.dest_compute)):
+            return False
+        if not self._stays(request, instance, migration, lambda: False):
+            return False
+        if not _outcomes(request, instance.uuid, ABORT_EVENT):
+            self.manager.compute_rpcapi.live_migration_abort(
+                request, instance, migration.id)
+        self._stays(request, instance, migration, lambda: any(
+            _outcomes(request, instance.uuid, ABORT_EVENT)))
+        return 'Success' in _outcomes(request, instance.uuid, ABORT_EVENT)
+
+    def _stays(self, request: types.Context, instance: types.Instance,
+               migration: types.Migration,
+               until: Callable[[], bool]) -> bool:
+        """Watch a migration that is being prepared.
+
+        :param until: stop when this is so, or when a call must have ended
+        :returns: whether its source has not gone on with it
+        """
+        limit = time.monotonic() + abandoned.window()
+        while True:
+            now = moves.current(request, instance.uuid)
+            record = moves.record(request, migration.uuid)
+            if (now is None or now.host != migration.source_compute or
+                    now.task_state != task_states.MIGRATING or
+                    record is None or record.status != 'preparing' or
+                    _outcomes(request, instance.uuid, PREPARE_EVENT)):
+                return False
+            if until() or time.monotonic() > limit:
+                return True
+            time.sleep(self.poll)
 
     @staticmethod
     def _is_busy(context: types.Context, instance: types.Instance,

@@ -122,7 +122,8 @@ def assert_given_back(world):
     assert type(fault.exc) is exception.MigrationError
     assert 'nova-conductor' in str(fault.exc)
     for event in world.events[UUID]:
-        assert type(event.error) is exception.MigrationError
+        assert (type(event.error) is exception.MigrationError or
+                event.event == abandoned_moves.ABORT_EVENT)
 
 
 def assert_untouched(world, status, task_state):
@@ -192,8 +193,95 @@ def test_looking_twice_tells_it_once(live_server):
 def test_a_migration_that_its_source_works_on_is_left_alone(live_server,
                                                             status):
     live_server.migrations[MIGRATION]['status'] = status
+    live_server.events[UUID].append(live_world.Event(
+        abandoned_moves.PREPARE_EVENT, 'host1'))
     look_at_live(live_server)
     assert_untouched(live_server, status, task_states.MIGRATING)
+
+
+@pytest.fixture
+def preparing(live_server, monkeypatch):
+    """Its source has only said that it prepares, and lost its conductor."""
+    live_server.migrations[MIGRATION]['status'] = 'preparing'
+    live_server.pinged, live_server.aborted = [], []
+
+    def ping(context, host, timeout, topic):
+        assert topic == 'compute-alt'
+        live_server.pinged.append(host)
+        return True
+
+    def abort(context, instance, migration_id):
+        assert context.request_id == 'req-of-the-move'
+        live_server.aborted.append(migration_id)
+        event = live_world.Event(abandoned_moves.ABORT_EVENT, SOURCE)
+        live_server.events[UUID].append(event)
+        event.finish_time, event.result = 1, live_server.abort_ends
+        live_server.step('abort')
+
+    live_server.abort_ends = 'Success'
+    monkeypatch.setattr(compat, 'ping_compute', ping)
+    live_server.manager.compute_rpcapi.live_migration_abort = abort
+    return live_server
+
+
+def test_a_migration_whose_source_has_let_it_go(preparing, journal):
+    began = journal.now
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert set(preparing.pinged) == {SOURCE, 'host1'}
+    assert journal.now > began + 2 * TIMEOUT
+    assert_given_back(preparing)
+
+
+def later(journal, what):
+    """It happens while the migration is being watched."""
+    journal.happens.append((journal.now + 2 * TIMEOUT, what))
+
+
+@pytest.mark.parametrize('happens', (
+    lambda world: world.events[UUID].append(live_world.Event(
+        abandoned_moves.PREPARE_EVENT, 'host1')),
+    lambda world: world.migrations[MIGRATION].update(status='running'),
+    lambda world: world.migrations[MIGRATION].update(status='error'),
+    lambda world: setattr(world.server, 'host', 'host1'),
+    lambda world: setattr(world.server, 'task_state', None)))
+def test_a_source_that_goes_on_with_it_late(preparing, journal, happens):
+    later(journal, lambda: happens(preparing))
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+    assert not preparing.faults
+
+
+def test_a_source_that_does_not_abort_it(preparing):
+    """It has restarted, for instance, and will see to it itself."""
+    preparing.abort_ends = 'Error'
+    look_at_live(preparing)
+    assert MIGRATION in preparing.placement.held
+    assert preparing.server.task_state == task_states.MIGRATING
+
+
+def test_a_source_that_does_not_answer_the_abort(preparing):
+    preparing.abort_ends = None
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert MIGRATION in preparing.placement.held
+
+
+@pytest.mark.parametrize('host', (SOURCE, 'host1'))
+def test_computes_that_do_not_answer(preparing, monkeypatch, host):
+    monkeypatch.setattr(compat, 'ping_compute',
+                        lambda context, asked, *args: asked != host)
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+
+
+def test_a_user_who_aborts_it_is_not_disturbed(preparing):
+    preparing.last_action = 'live_migration_cancel'
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
 
 
 @pytest.mark.parametrize('status', ('preparing', 'running'))
@@ -419,3 +507,10 @@ def test_a_killed_look_at_a_finished_resize_is_finished(
         given_up_elsewhere, mortal, journal):
     killed_at_each_step(given_up_elsewhere, look_at_resize, journal)
     assert_resized_again(given_up_elsewhere)
+
+
+def test_a_killed_look_at_one_that_was_prepared_is_finished(
+        preparing, mortal, journal):
+    killed_at_each_step(preparing, look_at_live, journal)
+    assert len(preparing.aborted) == 1, 'it was told, and heard of it'
+    assert_given_back(preparing)
