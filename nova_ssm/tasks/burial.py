@@ -24,6 +24,7 @@ from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import notices
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
@@ -116,7 +117,10 @@ def _finish_burial(manager: types.Manager, context: types.Context,
                 exc, manager._create_instance_action_for_cell0, cctxt,
                 instance, exc)
         _complete(manager, cctxt, instance, cell0, block_device_mapping, tags)
-        if not told:
+        if told:
+            notices.send_again(cctxt, instance, 'build_instances', exc,
+                               request_spec)
+        else:
             base.while_handling(
                 exc, manager._set_vm_state_and_notify, cctxt, instance.uuid,
                 'build_instances',
@@ -152,6 +156,8 @@ def leave_in_error(manager: types.Manager, context: types.Context,
                       tags)
             _map(context, current, cell)
             _forget_request(build_request, request_spec)
+            notices.send_again(cctxt, current, 'build_instances', exc,
+                               request_spec)
             return
         if _has_disks(cctxt, current):
             block_device_mapping = None

@@ -80,7 +80,8 @@ class LiveMigrationToErrorOnRevert(base.NovaTask):
         source = record.source_compute if record else instance.host
         moves.tell(self._reset, context, instance, exc, context, exc,
                    source, destination,
-                   on_the_way=(task_states.MIGRATING,))
+                   on_the_way=(task_states.MIGRATING,),
+                   request_spec=_notified_spec(instance))
         moves.fail_migration(context, migration_uuid)
 
     @staticmethod
@@ -102,7 +103,12 @@ class LiveMigrationToErrorOnRevert(base.NovaTask):
             context, instance.uuid, 'compute_task', 'migrate_server',
             {'vm_state': state, 'task_state': None,
              'expected_task_state': task_states.MIGRATING}, exc,
-            {'instance_properties': {'uuid': instance.uuid}})
+            _notified_spec(instance))
+
+
+def _notified_spec(instance: types.Instance) -> dict[str, Any]:
+    """What Nova tells of the request in its notifications."""
+    return {'instance_properties': {'uuid': instance.uuid}}
 
 
 class CreateLiveMigration(base.NovaTask):

@@ -26,6 +26,7 @@ import tenacity
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import casts
+from nova_ssm.tasks import notices
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
@@ -312,15 +313,17 @@ def was_told(context: types.Context, instance: types.Instance,
 
 def tell(work: Callable[..., Any], context: types.Context,
          instance: types.Instance, exc: BaseException, *args: Any,
-         on_the_way: tuple[str, ...]) -> None:
+         on_the_way: tuple[str, ...], request_spec: Any = None) -> None:
     """Tell the user that a move has failed: once.
 
-    Does nothing for a server that was deleted, or that its user, or
+    Who listens to notifications is told again if that was interrupted. Does
+    nothing for a server that was deleted, or that its user, or
     somebody else, works on already.
 
     :param work: what tells; called with the server as it is now, and args,
         while the exception is being handled
     :param on_the_way: the task states that the move puts a server into
+    :param request_spec: for the notifications
     """
     now = current(context, instance.uuid)
     if now is None:
@@ -328,5 +331,7 @@ def tell(work: Callable[..., Any], context: types.Context,
     elif now.task_state not in (None, *on_the_way):
         LOG.warning('The server is in task state %s, it is left as it is',
                     now.task_state, instance=instance)
-    elif not was_told(context, now, exc):
+    elif was_told(context, now, exc):
+        notices.send_again(context, now, 'migrate_server', exc, request_spec)
+    else:
         base.while_handling(exc, work, now, *args)

@@ -92,7 +92,8 @@ class ResizeStateOnRevert(base.NovaTask):
         moves.tell(work, context, instance, exc,
                    on_the_way=(task_states.RESIZE_PREP,
                                task_states.RESIZE_MIGRATING,
-                               task_states.RESIZE_MIGRATED))
+                               task_states.RESIZE_MIGRATED),
+                   request_spec=request_spec)
 
 
 class PrepareMove(base.NovaTask):

@@ -169,14 +169,21 @@ class RefusedMove(Move):
         """Wait until the first destination is done with it, then as all."""
         if asked.killed:
             self._await(lambda: asked.server in self._first.timed_out())
-            # It writes what comes of that, and somebody looks after it.
+            # It writes what comes of that, and somebody goes on with it, or
+            # looks after it.
             time.sleep(2)
-            self._await(lambda: not self._cloud.db(
-                'SELECT uuid FROM nova_cell1.ssm_flows '
-                'WHERE finished_at IS NULL'))
+            self._await(lambda: asked.is_over(self._cloud))
+            if promise == operations.DONE and self._in_error():
+                self._await(lambda: not self._cloud.db(
+                    'SELECT uuid FROM nova_cell1.ssm_flows '
+                    'WHERE finished_at IS NULL'))
         if promise == operations.FAULT:
             self._out_of_error(asked.server)
         return super().judge(asked, promise)
+
+    def _in_error(self) -> bool:
+        assert self._move is not None
+        return self._mover.verdict(self._move).kind == moves_module.ERROR
 
     @staticmethod
     def _await(is_so: Callable[[], bool],
@@ -191,13 +198,11 @@ class RefusedMove(Move):
         Nova puts a server that no host takes into ERROR, also when nobody
         is killed. Whether all else is as before is seen better behind that.
         """
-        move = self._move
-        assert move is not None
-        self._mover.wait([move], operations.PATIENCE)
+        assert self._move is not None
+        self._mover.wait([self._move], operations.PATIENCE)
         # A conductor that lives has taken it back, and that is answered.
-        self._await(lambda: self._mover.verdict(move).kind ==
-                    moves_module.ERROR, 5)
-        if self._mover.verdict(move).kind == moves_module.ERROR:
+        self._await(self._in_error, 5)
+        if self._in_error():
             self._cloud.client.compute.post(
                 f'/servers/{server}/action',
                 json={'os-resetState': {'state': 'active'}})

@@ -319,8 +319,12 @@ class LiveWorld(world_module.World):
             created_at=BEGAN + datetime.timedelta(seconds=1),
             message=compute_utils.exception_to_dict(exc)['message']))
         self.step('fault')
-        self.notified.append((uuid, service, method, spec))
+        self.notified.append(self._notice(uuid, service, method, spec))
         self.step('notification')
+
+    @staticmethod
+    def _notice(uuid, service, method, spec):
+        return uuid, service, method, spec
 
     def _action(self, context, uuid, request_id):
         return types.SimpleNamespace(id=uuid, start_time=BEGAN)

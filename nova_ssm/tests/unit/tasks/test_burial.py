@@ -38,6 +38,7 @@ def assert_buried(world, uuid):
     assert (record.vm_state, record.task_state) == (vm_states.ERROR, None)
     assert [type(exc) for exc in world.faults[uuid]] == [
         exception.NoValidHost]
+    assert (uuid, 'build_instances') in world.notified
     assert world.mappings[uuid].cell_mapping.is_cell0()
     assert uuid not in world.requests
     assert world.actions[uuid] == ['create']
@@ -137,6 +138,7 @@ def assert_left(world, uuid, faults=1):
     record = world.records[world_module.CELL1][uuid]
     assert (record.vm_state, record.task_state) == (vm_states.ERROR, None)
     assert len(world.faults[uuid]) == faults
+    assert (uuid, 'build_instances') in world.notified
     assert world.mappings[uuid].cell_mapping.uuid == world_module.CELL1
     assert uuid not in world.requests
     assert (world.disks[uuid], world.tags[uuid]) == (DISKS, ['red'])
@@ -165,6 +167,12 @@ def test_left_in_error_twice_is_once(world, request_):
     leave(world, request_)
     leave(world, request_)
     assert_left(world, UUIDS[0])
+    # Whether it went out the first time is not to be seen.
+    assert set(world.notified) == {(UUIDS[0], 'build_instances')}
+
+
+def test_who_listens_is_told_once_if_nobody_dies(world, request_):
+    leave(world, request_)
     assert world.notified == [(UUIDS[0], 'build_instances')]
 
 

@@ -69,6 +69,8 @@ def assert_as_before(world, state=vm_states.ACTIVE, error=None):
     [fault] = world.faults[UUID]
     if error is not None:
         assert isinstance(fault.exc, error)
+    assert {notice[:3] for notice in world.notified} == {
+        (UUID, 'compute_task', 'migrate_server')}
     assert_events_closed(world, True)
 
 
@@ -216,6 +218,7 @@ def test_fails(live, url, case):
     assert isinstance(outcome.failure, error)
     assert_as_before(
         live, vm_states.ERROR if unexpected else vm_states.ACTIVE, error)
+    assert len(live.notified) == 1
 
 
 def test_tries_the_hosts_in_turn(live, url):

@@ -163,7 +163,8 @@ def end(world, exc):
     held = {('migration' if consumer == uuid else consumer): providers
             for consumer, providers in world.placement.held.items()}
     return {
-        'raised': (type(exc), str(exc)), 'held': held,
+        # Each that comes over RPC has a class of its own.
+        'raised': (type(exc).__name__, str(exc)), 'held': held,
         'migration': {name: value for name, value in row.items()
                       if name != 'uuid'},
         'server': (world.server.host, world.server.vm_state,

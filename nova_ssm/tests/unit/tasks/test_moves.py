@@ -201,6 +201,9 @@ def test_a_user_is_told_once(live, fault, task_state, again):
     live.faults[UUID] = [fault]
     live.server.task_state = task_state
     assert bool(tell(live)) == again
+    # Who listens may not have been told at all.
+    assert live.notified == ([] if again else [
+        (UUID, 'compute_task', 'migrate_server', {})])
 
 
 @pytest.mark.parametrize('task_state', (

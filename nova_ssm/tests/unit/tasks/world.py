@@ -22,11 +22,13 @@ import sys
 import types
 from unittest import mock
 
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
 from nova import exception
 from nova import objects
+from nova import rpc
 from nova.scheduler import utils as scheduler_utils
 from oslo_messaging._drivers import common
 
@@ -270,8 +272,22 @@ class World:
         self.step('state')
         self.faults.setdefault(uuid, []).append(exc)
         self.step('fault')
-        self.notified.append((uuid, method))
+        self.notified.append(self._notice(uuid, service, method, spec))
         self.step('notification')
+
+    def _notify(self, context, event_type, payload):
+        assert (payload['state'], event_type) == (
+            self._record(context, payload['instance_id']).vm_state,
+            'compute_task.' + payload['method'])
+        self.notified.append(self._notice(
+            payload['instance_id'], *event_type.split('.'),
+            payload['request_spec']))
+        self.step('notification')
+
+    @staticmethod
+    def _notice(uuid, service, method, spec):
+        """What is remembered of a notification."""
+        return uuid, method
 
     @contextlib.contextmanager
     def _target_cell(self, context, cell):
@@ -303,6 +319,10 @@ class World:
              lambda c, uuid: self.disks.get(uuid, [])),
             (objects.TagList, 'create', self._create_tags),
             (scheduler_utils, 'set_vm_state_and_notify', self._to_error),
+            (rpc, 'get_notifier',
+             lambda service: types.SimpleNamespace(error=self._notify)),
+            (compute_utils, 'notify_about_compute_task_error',
+             lambda *args: None),
             (nova_context, 'target_cell', self._target_cell),
             (nova_context, 'set_target_cell', set_target_cell),
         )
@@ -334,8 +354,10 @@ def selection(host='host1', provider='rp1', **values):
 def spec(uuid, **values):
     """A request spec of which only the names matter."""
     return mock.Mock(
-        spec_set=('instance_uuid', 'project_id', 'destroy', 'name'),
-        instance_uuid=uuid, project_id='project', **values)
+        spec_set=('instance_uuid', 'project_id', 'destroy', 'name',
+                  'to_legacy_request_spec_dict'),
+        instance_uuid=uuid, project_id='project',
+        to_legacy_request_spec_dict=dict, **values)
 
 
 def over_rpc(exc):
