@@ -72,11 +72,27 @@ def outlive(manager: types.Manager, context: types.Context,
     :param instance: brought up to date
     :param caller: None if nobody waits
     :param going_on: whether the migration record is needed as it was
-    :returns: whether it has put the server into ERROR; it is as before then
+    :returns: whether it has put the server into ERROR, which was taken back
     """
-    if caller is None or caller['conductor'] == manager.ssm.runner.worker.id:
+    here = manager.ssm.runner.worker.id
+    if caller is None or caller['conductor'] == here:
         return False
     until = time.monotonic() + abandoned.window()
+    gave_up = _await_end(context, instance, until)
+    if gave_up:
+        _take_back(context, instance, caller, going_on)
+    # In memory: the next task need not wait, but who goes on after a crash.
+    caller['conductor'] = here
+    return gave_up
+
+
+def _await_end(context: types.Context, instance: types.Instance,
+               until: float) -> bool:
+    """Wait until a compute has put a server into ERROR.
+
+    :param until: when it must have
+    :returns: whether it has
+    """
     while True:
         now = moves.current(context, instance.uuid)
         if now is None or now.task_state not in (None,
@@ -85,13 +101,12 @@ def outlive(manager: types.Manager, context: types.Context,
         gave_up = now.vm_state == vm_states.ERROR
         # It takes the task state back at the very end.
         if now.task_state is None or time.monotonic() > until:
-            return gave_up and _take_back(context, instance, caller,
-                                          going_on)
+            return gave_up
         time.sleep(POLL)
 
 
 def _take_back(context: types.Context, instance: types.Instance,
-               caller: dict[str, str], going_on: bool) -> bool:
+               caller: dict[str, str], going_on: bool) -> None:
     """Let the server be on the move again."""
     LOG.info('The compute that has sent the server on gave it up, since the '
              'conductor that it called is dead: taking it back',
@@ -112,5 +127,3 @@ def _take_back(context: types.Context, instance: types.Instance,
     except (exception.InstanceNotFound,
             exception.InstanceUpdateConflict) as exc:
         LOG.info('Somebody else was faster: %s', exc, instance=instance)
-        return False
-    return True

@@ -251,6 +251,9 @@ def test_the_compute_that_has_called_gives_up_first(url, case, again,
         else:
             assert world.gave_up
             assert_prepared(world, host, alternates, new)
+            # Nobody waits for it twice, but behind a crash.
+            assert world.now < world.died_at + resize_world.TIMEOUT + (
+                2 * (resize_world.TIMEOUT + 10) if again else 10)
 
     killing.everywhere(
         resize_world.Conductor, url,
