@@ -237,7 +237,7 @@ class EndAbandonedLiveMigrations(_EndMoves):
                 return False
             if until() or time.monotonic() > limit:
                 return True
-            time.sleep(self.poll)
+            self.wait(self.poll)
 
     @staticmethod
     def _is_busy(context: types.Context, instance: types.Instance,

@@ -55,13 +55,13 @@ class OutliveCaller(base.NovaTask):
 
     def execute(self, context: types.Context, instance: types.Instance,
                 caller: types.Caller) -> bool:
-        return outlive(self.manager, context, instance, caller)
+        return outlive(self, context, instance, caller)
 
     def had_effect(self, result: Any) -> bool:
         return bool(result)
 
 
-def outlive(manager: types.Manager, context: types.Context,
+def outlive(task: base.NovaTask, context: types.Context,
             instance: types.Instance, caller: types.Caller,
             going_on: bool = True) -> bool:
     """Wait until the compute that waits for a dead conductor has given up.
@@ -69,16 +69,17 @@ def outlive(manager: types.Manager, context: types.Context,
     If it does not within the time that it has, it is dead itself, or it was
     answered after all.
 
+    :param task: that waits
     :param instance: brought up to date
     :param caller: None if nobody waits
     :param going_on: whether the migration record is needed as it was
     :returns: whether it has put the server into ERROR, which was taken back
     """
-    here = manager.ssm.runner.worker.id
+    here = task.manager.ssm.runner.worker.id
     if caller is None or caller['conductor'] == here:
         return False
     until = time.monotonic() + abandoned.window()
-    gave_up = _await_end(context, instance, until)
+    gave_up = _await_end(task, context, instance, until)
     if gave_up:
         _take_back(context, instance, caller, going_on)
     # In memory: the next task need not wait, but who goes on after a crash.
@@ -86,8 +87,8 @@ def outlive(manager: types.Manager, context: types.Context,
     return gave_up
 
 
-def _await_end(context: types.Context, instance: types.Instance,
-               until: float) -> bool:
+def _await_end(task: base.NovaTask, context: types.Context,
+               instance: types.Instance, until: float) -> bool:
     """Wait until a compute has put a server into ERROR.
 
     :param until: when it must have
@@ -102,7 +103,7 @@ def _await_end(context: types.Context, instance: types.Instance,
         # It takes the task state back at the very end.
         if now.task_state is None or time.monotonic() > until:
             return gave_up
-        time.sleep(POLL)
+        task.wait(POLL)
 
 
 def _take_back(context: types.Context, instance: types.Instance,

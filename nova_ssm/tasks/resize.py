@@ -80,8 +80,7 @@ class ResizeStateOnRevert(base.NovaTask):
                result: Any, flow_failures: types.Failures) -> None:
         exc = base.cause_of(result, flow_failures)
         # Or that puts it into ERROR when its user works with it again.
-        callers.outlive(self.manager, context, instance, caller,
-                        going_on=False)
+        callers.outlive(self, context, instance, caller, going_on=False)
 
         def work(now: types.Instance) -> None:
             self.manager._set_vm_state_and_notify(
@@ -173,7 +172,7 @@ class PreallocateMigration(base.NovaTask):
     def recover(self, context: types.Context, instance: types.Instance,
                 flavor: types.Flavor, prepared_spec: types.RequestSpec,
                 owner: str, caller: types.Caller) -> _Preallocated:
-        callers.outlive(self.manager, context, instance, caller)
+        callers.outlive(self, context, instance, caller)
         # What it holds on another host is not ours to take.
         begun = self._begun(context, instance, flavor)
         if begun is None:
@@ -188,7 +187,7 @@ class PreallocateMigration(base.NovaTask):
                flavor: types.Flavor, caller: types.Caller, result: Any,
                flow_failures: types.Failures) -> None:
         if isinstance(result, base.Failure):
-            callers.outlive(self.manager, context, instance, caller)
+            callers.outlive(self, context, instance, caller)
             migration = self._begun(context, instance, flavor)
         else:
             migration = result[0]
@@ -287,7 +286,7 @@ class ClaimNextHost(base.NovaTask):
                 host_list: list[types.Selection],
                 held_allocations: types.Held, owner: str,
                 caller: types.Caller) -> _Claimed:
-        callers.outlive(self.manager, context, instance, caller)
+        callers.outlive(self, context, instance, caller)
         check(context, instance, migration, owner)
         held = allocations.held_by(self.manager, context, instance.uuid)
         for index, host in enumerate(host_list):
@@ -390,7 +389,7 @@ class CastPrepResize(casts.Cast):
             LOG.info('Compute %s has taken the server already', name,
                      instance=instance)
             return
-        callers.outlive(self.manager, context, instance, caller)
+        callers.outlive(self, context, instance, caller)
         check(context, instance, migration, owner)
         LOG.info('Compute %s has not got the server, casting again', name,
                  instance=instance)

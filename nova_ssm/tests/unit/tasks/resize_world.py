@@ -152,7 +152,7 @@ class ResizeWorld(live_world.LiveWorld):
         replaced = (
             (objects.MigrationList, 'get_by_filters', self._filtered),
             (callers, 'time', types.SimpleNamespace(
-                monotonic=lambda: self.now, sleep=self.sleep)),
+                monotonic=lambda: self.now)),
             (abandoned, 'CONF', types.SimpleNamespace(
                 rpc_response_timeout=TIMEOUT)),
             (objects.RequestSpec, 'save', lambda s: self._save_spec(s)),
