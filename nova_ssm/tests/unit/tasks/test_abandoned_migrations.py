@@ -1,0 +1,241 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Live migrations that a source has given up without a word."""
+
+import types
+
+from nova.compute import task_states
+from nova import objects
+import pytest
+
+from nova_ssm import compat
+from nova_ssm.tasks import abandoned
+from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tests.unit.tasks import abandoned_world
+from nova_ssm.tests.unit.tasks import live_world
+
+UUID, MIGRATION = live_world.UUID, live_world.MIGRATION
+SOURCE = live_world.SOURCE
+
+journal, mortal = abandoned_world.journal, abandoned_world.mortal
+assert_given_back = abandoned_world.assert_given_back
+assert_untouched = abandoned_world.assert_untouched
+
+
+@pytest.fixture
+def live_server(live, journal, monkeypatch):
+    """A server in MIGRATING that its source does nothing with."""
+    for hosts in live.neutron.bound.values():
+        hosts['host1'] = False
+    live.others = []
+    live.journal = journal
+    monkeypatch.setattr(
+        objects.MigrationList, 'get_in_progress_by_host_and_node',
+        lambda context, host, node: live.others)
+    monkeypatch.setattr(live, '_to_error', _to_error(live))
+    live.manager._set_vm_state_and_notify = (
+        lambda context, uuid, method, updates, exc, spec:
+        live._to_error(context, uuid, 'compute_task', method, updates, exc,
+                       spec))
+    with abandoned_world.with_migration(live, status='accepted',
+                        migration_type='live-migration'):
+        yield live
+
+
+def _to_error(world):
+    original = world._to_error
+
+    def to_error(context, uuid, service, method, updates, exc, spec):
+        original(context, uuid, service, method,
+                 {'expected_task_state': task_states.MIGRATING, **updates},
+                 exc, spec)
+    return to_error
+
+
+def look_at_live(world):
+    world.journal.look(abandoned_moves.EndAbandonedLiveMigrations, world)
+
+
+@pytest.mark.parametrize('status', ('accepted', 'error', 'queued'))
+def test_a_migration_that_never_began_is_taken_back(live_server, status):
+    live_server.migrations[MIGRATION]['status'] = status
+    look_at_live(live_server)
+    assert_given_back(live_server)
+    for hosts in live_server.neutron.bound.values():
+        assert hosts == {SOURCE: True}
+
+
+def test_looking_twice_tells_it_once(live_server):
+    look_at_live(live_server)
+    live_server.server.task_state = None
+    look_at_live(live_server)
+    assert_given_back(live_server)
+
+
+@pytest.mark.parametrize('status', ('preparing', 'running', 'completed'))
+def test_a_migration_that_its_source_works_on_is_left_alone(live_server,
+                                                            status):
+    live_server.migrations[MIGRATION]['status'] = status
+    live_server.events[UUID].append(live_world.Event(
+        abandoned_moves.PREPARE_EVENT, 'host1'))
+    look_at_live(live_server)
+    assert_untouched(live_server, status, task_states.MIGRATING)
+
+
+@pytest.fixture
+def preparing(live_server, monkeypatch):
+    """Its source has only said that it prepares, and lost its conductor."""
+    live_server.migrations[MIGRATION]['status'] = 'preparing'
+    live_server.pinged, live_server.aborted = [], []
+
+    def ping(context, host, timeout, topic):
+        assert topic == 'compute-alt'
+        live_server.pinged.append(host)
+        return True
+
+    def abort(context, instance, migration_id):
+        assert context.request_id == 'req-of-the-move'
+        live_server.aborted.append(migration_id)
+        event = live_world.Event(abandoned_moves.ABORT_EVENT, SOURCE)
+        live_server.events[UUID].append(event)
+        event.finish_time, event.result = 1, live_server.abort_ends
+        live_server.step('abort')
+
+    live_server.abort_ends = 'Success'
+    monkeypatch.setattr(compat, 'ping_compute', ping)
+    live_server.manager.compute_rpcapi.live_migration_abort = abort
+    return live_server
+
+
+def test_a_migration_whose_source_has_let_it_go(preparing, journal):
+    began = journal.now
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert set(preparing.pinged) == {SOURCE, 'host1'}
+    assert journal.now > began + 2 * abandoned_world.TIMEOUT
+    assert_given_back(preparing)
+
+
+def later(journal, what):
+    """It happens while the migration is being watched."""
+    journal.happens.append((journal.now + 2 * abandoned_world.TIMEOUT, what))
+
+
+@pytest.mark.parametrize('happens', (
+    lambda world: world.events[UUID].append(live_world.Event(
+        abandoned_moves.PREPARE_EVENT, 'host1')),
+    lambda world: world.migrations[MIGRATION].update(status='running'),
+    lambda world: world.migrations[MIGRATION].update(status='error'),
+    lambda world: setattr(world.server, 'host', 'host1'),
+    lambda world: setattr(world.server, 'task_state', None)))
+def test_a_source_that_goes_on_with_it_late(preparing, journal, happens):
+    later(journal, lambda: happens(preparing))
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+    assert not preparing.faults
+
+
+def test_a_source_that_does_not_abort_it(preparing):
+    """It has restarted, for instance, and will see to it itself."""
+    preparing.abort_ends = 'Error'
+    look_at_live(preparing)
+    assert MIGRATION in preparing.placement.held
+    assert preparing.server.task_state == task_states.MIGRATING
+
+
+def test_a_source_that_does_not_answer_the_abort(preparing):
+    preparing.abort_ends = None
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert MIGRATION in preparing.placement.held
+
+
+@pytest.mark.parametrize('host', (SOURCE, 'host1'))
+def test_computes_that_do_not_answer(preparing, monkeypatch, host):
+    monkeypatch.setattr(compat, 'ping_compute',
+                        lambda context, asked, *args: asked != host)
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+
+
+def test_a_user_who_aborts_it_is_not_disturbed(preparing):
+    preparing.last_action = 'live_migration_cancel'
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+
+
+@pytest.mark.parametrize('status', ('preparing', 'running'))
+def test_a_migration_that_waits_for_another_one_is_left_alone(live_server,
+                                                              status):
+    live_server.migrations[MIGRATION]['status'] = 'queued'
+    live_server.others = [types.SimpleNamespace(
+        status=status, source_compute=SOURCE)]
+    look_at_live(live_server)
+    assert_untouched(live_server, 'queued', task_states.MIGRATING)
+
+
+def test_one_whose_source_does_not_answer_is_left_alone(live_server,
+                                                        monkeypatch):
+    monkeypatch.setattr(compat, 'ping_compute', lambda *args: False)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+@pytest.mark.parametrize('change', (
+    {'task_state': None}, {'task_state': task_states.REBOOTING},
+    {'host': 'host1'}))
+def test_a_server_that_goes_on_is_left_alone(live_server, change):
+    live_server.server.__dict__.update(change)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', live_server.server.task_state)
+
+
+def test_a_server_that_is_moved_again_is_left_alone(live_server, journal):
+    journal.unfinished.append(UUID)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+def test_it_waits_for_computes_that_were_told_late(live_server, journal):
+    told = journal.now + abandoned.window() - 1
+    journal.happens.append((told, lambda: journal.ended.update({UUID: told})))
+    look_at_live(live_server)
+    assert journal.now >= told + abandoned_world.TIMEOUT
+    assert_given_back(live_server)
+
+
+def test_it_does_not_wait_for_ever(live_server, journal):
+    def again():
+        journal.ended[UUID] = journal.now
+        journal.happens.append((journal.now + 30, again))
+    journal.happens.append((journal.now + 30, again))
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+# -- the conductor that looks after them dies, too -------------------------
+
+def test_a_killed_look_at_a_live_migration_is_finished(live_server, mortal,
+                                                       journal):
+    abandoned_world.killed_at_each_step(live_server, look_at_live, journal)
+    assert_given_back(live_server)
+
+
+def test_a_killed_look_at_one_that_was_prepared_is_finished(
+        preparing, mortal, journal):
+    abandoned_world.killed_at_each_step(preparing, look_at_live, journal)
+    assert len(preparing.aborted) == 1, 'it was told, and heard of it'
+    assert_given_back(preparing)

@@ -1,0 +1,186 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Resizes that a compute has given up without a word."""
+
+from unittest import mock
+
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+import pytest
+
+from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tests.unit.tasks import abandoned_world
+from nova_ssm.tests.unit.tasks import live_world
+from nova_ssm.tests.unit.tasks import resize_world
+
+UUID, MIGRATION = live_world.UUID, live_world.MIGRATION
+SOURCE, HELD, RP = live_world.SOURCE, live_world.HELD, live_world.RP
+
+journal, mortal = abandoned_world.journal, abandoned_world.mortal
+assert_given_back = abandoned_world.assert_given_back
+assert_untouched = abandoned_world.assert_untouched
+
+
+@pytest.fixture
+def resized(journal, monkeypatch):
+    """A server whose destination has only taken its task state back."""
+    with (resize_world.ResizeWorld().entered() as world,
+          abandoned_world.with_migration(world, status='pre-migrating',
+                         migration_type='resize')):
+        world.journal = journal
+        world.server.task_state = None
+        world.server.image_meta = objects.ImageMeta(
+            properties=objects.ImageMetaProps())
+        world.saved = resize_world.NEW
+        # The world does not replace it: nothing is put back too late.
+        monkeypatch.setattr(
+            objects.RequestSpec, 'get_by_instance_uuid',
+            lambda context, uuid: resize_world.spec(world.saved))
+        world.manager._set_vm_state_and_notify = (
+            lambda context, uuid, method, updates, exc, spec:
+            world._to_error(context, uuid, 'compute_task', method, updates,
+                            exc, spec))
+        yield world
+
+
+def look_at_resize(world):
+    world.journal.look(abandoned_moves.EndAbandonedResizes, world)
+
+
+@pytest.mark.parametrize('status', ('pre-migrating', 'error'))
+def test_a_resize_that_never_began_is_taken_back(resized, status):
+    resized.migrations[MIGRATION]['status'] = status
+    look_at_resize(resized)
+    assert_given_back(resized)
+    assert resized.saved == resize_world.OLD
+
+
+def test_the_flavor_is_put_back_before_the_record_ends(resized, monkeypatch):
+    """Who dies in between leaves a record that is looked at again."""
+    monkeypatch.setattr(objects.RequestSpec, 'save', mock.Mock(
+        side_effect=exception.NovaException))
+    with pytest.raises(exception.NovaException):
+        look_at_resize(resized)
+    assert MIGRATION in resized.placement.held
+    assert resized.migrations[MIGRATION]['status'] == 'pre-migrating'
+    assert not resized.faults
+
+
+def test_a_resize_without_a_request_spec_is_taken_back(resized, monkeypatch):
+    monkeypatch.setattr(
+        objects.RequestSpec, 'get_by_instance_uuid', mock.Mock(
+            side_effect=exception.RequestSpecNotFound(instance_uuid=UUID)))
+    look_at_resize(resized)
+    assert_given_back(resized)
+
+
+def test_a_resize_that_its_compute_took_back_is_left_alone(resized):
+    resized.migrations[MIGRATION]['status'] = 'error'
+    resized.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    look_at_resize(resized)
+    assert not resized.faults
+    assert resized.saved == resize_world.OLD
+
+
+@pytest.mark.parametrize('task_state', (
+    task_states.RESIZE_PREP, task_states.RESIZE_MIGRATING,
+    task_states.REBOOTING))
+def test_a_resize_that_goes_on_is_left_alone(resized, task_state):
+    resized.server.task_state = task_state
+    look_at_resize(resized)
+    assert_untouched(resized, 'pre-migrating', task_state)
+
+
+def test_a_resize_that_is_not_finished_at_its_destination(resized):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = 'post-migrating'
+    look_at_resize(resized)
+    assert resized.placement.held == {UUID: {RP['host1']: HELD}}
+    assert resized.migrations[MIGRATION]['status'] == 'error'
+    assert resized.server.vm_state == vm_states.ERROR
+    assert len(resized.faults[UUID]) == 1
+
+
+@pytest.mark.parametrize('status', ('finished', 'confirmed', 'reverted'))
+def test_a_resize_that_is_over_is_left_alone(resized, status):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = status
+    look_at_resize(resized)
+    assert_untouched(resized, status, None)
+
+
+@pytest.fixture
+def given_up_elsewhere(resized):
+    """Its destination has resized it; the one that sent it on gave it up."""
+    resized.server.host = 'host1'
+    resized.server.vm_state = vm_states.ERROR
+    resized.migrations[MIGRATION]['status'] = 'error'
+    finished = live_world.Event(abandoned_moves.FINISH_EVENT, 'host1')
+    finished.result, finished.finish_time = 'Success', 1
+    resized.events[UUID] = [finished]
+    return resized
+
+
+def assert_resized_again(world):
+    assert (world.server.vm_state, world.server.task_state) == (
+        vm_states.RESIZED, None)
+    assert world.migrations[MIGRATION]['status'] == 'finished'
+    # Its user may take it back still.
+    assert world.placement.held == {MIGRATION: {RP[SOURCE]: HELD},
+                                    UUID: {RP['host1']: HELD}}
+
+
+def test_a_finished_resize_that_was_given_up_elsewhere(given_up_elsewhere):
+    look_at_resize(given_up_elsewhere)
+    assert_resized_again(given_up_elsewhere)
+
+
+@pytest.mark.parametrize('change', (
+    lambda world: world.events.update({UUID: []}),
+    lambda world: setattr(world.events[UUID][0], 'result', 'Error'),
+    lambda world: setattr(world.events[UUID][0], 'host', 'host2'),
+    lambda world: setattr(world, 'last_action', 'confirmResize'),
+    lambda world: world.migrations[MIGRATION].update(status='confirmed')))
+def test_any_other_server_in_error_is_left_alone(given_up_elsewhere, change):
+    """Its destination, or its user, has done something else with it."""
+    change(given_up_elsewhere)
+    status = given_up_elsewhere.migrations[MIGRATION]['status']
+    look_at_resize(given_up_elsewhere)
+    assert given_up_elsewhere.server.vm_state == vm_states.ERROR
+    assert given_up_elsewhere.migrations[MIGRATION]['status'] == status
+
+
+# -- the conductor that looks after them dies, too -------------------------
+
+def test_a_killed_look_at_a_resize_is_finished(resized, mortal, journal):
+    abandoned_world.killed_at_each_step(resized, look_at_resize, journal)
+    assert_given_back(resized)
+
+
+def test_a_killed_look_at_a_destination_is_finished(resized, mortal, journal):
+    resized.server.host = 'host1'
+    resized.migrations[MIGRATION]['status'] = 'post-migrating'
+    abandoned_world.killed_at_each_step(resized, look_at_resize, journal)
+    assert resized.placement.held == {UUID: {RP['host1']: HELD}}
+    assert resized.migrations[MIGRATION]['status'] == 'error'
+    assert resized.server.vm_state == vm_states.ERROR
+    assert len(resized.faults[UUID]) == 1
+
+
+def test_a_killed_look_at_a_finished_resize_is_finished(
+        given_up_elsewhere, mortal, journal):
+    abandoned_world.killed_at_each_step(
+        given_up_elsewhere, look_at_resize, journal)
+    assert_resized_again(given_up_elsewhere)
