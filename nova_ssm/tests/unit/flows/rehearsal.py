@@ -121,6 +121,7 @@ _MADE = {
     serialization.Secret: lambda: serialization.Secret(
         [PASSWORD, [PATH, _base64(FILE)]]),
     bool: lambda: True, str: lambda: 'text', int: lambda: 1,
+    float: lambda: 1.5,
     Any: lambda: 'anything',
 }
 

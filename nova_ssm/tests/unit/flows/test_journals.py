@@ -26,7 +26,7 @@ from nova_ssm.tests.unit.flows import journals
 from nova_ssm.tests.unit.flows import rehearsal
 from nova_ssm.tests.unit.flows import test_flows
 
-_template, url = engine._template, engine.url
+_fresh, url = engine._fresh, engine.url
 FILES = sorted(journals.DIRECTORY.glob('*.json'))
 
 

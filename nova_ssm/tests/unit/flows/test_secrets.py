@@ -34,7 +34,7 @@ from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.flows import rehearsal
 from nova_ssm.tests.unit.flows import test_flows
 
-_template, url = engine._template, engine.url
+_fresh, url = engine._fresh, engine.url
 TYPES = test_flows.TYPES
 
 
