@@ -122,8 +122,9 @@ class Player:
         while self._orders.pending and time.monotonic() < limit:
             if asked.is_over(self._cloud):
                 # What comes after the end takes no time, or does not come:
-                # a compute may send its server back, though.
-                limit = min(limit, time.monotonic() + 10)
+                # a compute may send its server back, though, and has much
+                # to do on a machine that others work on, too.
+                limit = min(limit, time.monotonic() + 30)
             time.sleep(_POLL)
 
     def _revive(self, name: str) -> None:
