@@ -230,6 +230,9 @@ def _wait_for_others(engine: sa.Engine) -> None:
                 # 1 for reads, 2 for updates and deletes.
                 cursor.execute('SET SESSION wsrep_sync_wait = 3')
 
+    # oslo.db has tried one already, and keeps it.
+    engine.dispose()
+
 
 def _without_password(url: str) -> str:
     try:

@@ -105,7 +105,8 @@ def test_flows_that_nobody_runs_are_each_run_by_one(scene):
     for key in keys:
         one.board.start(node.request(key), owner=None)
     one.close()
-    workers = [scene.node(host) for host in ('one', 'two', 'three')]
+    workers = [scene.node(host, lease=LONG)
+               for host in ('one', 'two', 'three')]
     scene.wait_over()
     scene.assert_each_done_once(*keys)
     assert {row.generation for row in scene.rows().values()} == {1}
