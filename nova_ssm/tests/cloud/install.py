@@ -135,14 +135,18 @@ def services(where: settings.Settings) -> None:
     here, root = settings.HERE, settings.ROOT
     files = [here / 'constraints.txt', here / 'requirements.txt',
              root / 'requirements.txt', root / 'entry_points.txt',
-             root / 'setup.cfg']
+             root / 'setup.cfg', *sorted(root.glob('patches/*/*.patch'))]
     stamp = _fresh(where.venv, [f.read_text() for f in files] + [str(root)])
     if stamp is not None:
         limits = ['-c', str(here / 'constraints.txt')]
-        _make(where, where.venv, 'pip', [
-            ['-r', str(here / 'requirements.txt'),
-             '-r', str(root / 'requirements.txt'), *limits],
-            ['--no-deps', '-e', str(root)]])
+        installs = [['-r', str(here / 'requirements.txt'),
+                     '-r', str(root / 'requirements.txt'), *limits],
+                    ['--no-deps', '-e', str(root)]]
+        if where.venv.exists():
+            # An earlier version of the patch would be in the way.
+            installs.append(['--no-deps', '--reinstall-package', 'nova',
+                             'nova', *limits])
+        _make(where, where.venv, 'pip', installs)
     site = _site_packages(where.venv)
     (site / 'nova/virt/ssm_cloud.py').write_text(_SHIM)
     plugin = site / 'nova_ssm_cloud-1.dist-info'
