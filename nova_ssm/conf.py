@@ -91,7 +91,8 @@ ssm_opts = [
         'lease', default=10, min=1,
         help='Seconds of silence after which a conductor worker counts as '
              'dead and others take its flows. A worker that comes back on '
-             'the same host does not wait for it.'),
+             'the same host does not wait for it, and one that is stopped '
+             'in good order lets nobody wait.'),
     cfg.FloatOpt(
         'recovery_interval', default=1, min=0.1,
         help='Seconds between two looks of a worker for flows that nobody '
@@ -99,7 +100,7 @@ ssm_opts = [
     cfg.IntOpt(
         'recovery_concurrency', default=32, min=1,
         help='How many flows of dead workers one worker goes on with side '
-             'by side.'),
+             'by side. One that only waits for a compute does not count.'),
     cfg.IntOpt(
         'keep_finished', default=7 * 86400, min=0,
         help='Seconds for which a flow that is over is kept, for ``nova-ssm '

@@ -33,6 +33,10 @@ class FlowNotFound(EngineError):
     """No flow with that uuid is in the database."""
 
 
+class NotTransferable(EngineError):
+    """A flow cannot be moved to another worker, or has not moved."""
+
+
 class DamagedJournal(EngineError):
     """A row of the journal cannot be read back."""
 

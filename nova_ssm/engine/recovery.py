@@ -27,6 +27,7 @@ from nova_ssm.engine import jobboard
 from nova_ssm.engine import masking
 from nova_ssm.engine import ownership
 from nova_ssm.engine import runner as runner_module
+from nova_ssm.engine import transfers
 from nova_ssm.engine import troubles
 from nova_ssm.engine import worker
 
@@ -34,6 +35,8 @@ LOG = logging.getLogger(__name__)
 
 #: How long a flow that cannot be resumed is left alone, in seconds.
 _SOONEST, _LATEST = 10.0, 600.0
+#: How long a flow that was to go on elsewhere is left to the others, likewise.
+_POLITE = 5.0
 
 
 class Recovery:
@@ -103,12 +106,13 @@ class Recovery:
         self._runner.release_again()
         workers = worker.registered(self._runner.db)
         self._see_lapse(me, workers)
-        self._let_go_of_lost(me)
+        wanted = self._wanted(workers)
+        self._let_go(me, wanted)
         try:
             self._bury_the_dead(me, workers)
         finally:
             # Who cannot be buried now does not keep the others waiting.
-            taken = self._take_free(workers)
+            taken = self._take_free(me, workers, wanted)
         return taken
 
     # -- who is dead ------------------------------------------------------
@@ -150,26 +154,61 @@ class Recovery:
                     self._runner.board.evict(one.id)
                 worker.bury(self._runner.db, one, gone=one.id in gone)
 
-    def _let_go_of_lost(self, me: worker.Worker) -> None:
-        """Let flows that others have taken stop before they meet them."""
+    # -- what is wanted elsewhere -----------------------------------------
+
+    def _wanted(self, workers: list[worker.Registered]
+                ) -> dict[str, tuple[str | None, set[str]]]:
+        """Of each flow that is to be moved: where to, and who may take it."""
+        wanted = {}
+        for uuid, asked in transfers.pending(self._runner.db).items():
+            fit = {one.id for one in workers if not one.expired and
+                   (asked.target is None or one.is_on(asked.target))}
+            if fit:
+                wanted[uuid] = (asked.target, fit)
+            else:
+                LOG.warning('Flow %s was to go on at %s, which is gone: '
+                            'anybody may go on with it', uuid, asked.target)
+                transfers.done(self._runner.db, uuid)
+        return wanted
+
+    def _let_go(self, me: worker.Worker,
+                wanted: dict[str, tuple[str | None, set[str]]]) -> None:
+        """Let flows stop that others have, or are to have."""
         held = self._runner.held()
         if not held:
             return
         for uuid in held.keys() - ownership.of_worker(self._runner.db, me.id):
             held[uuid].let_go('it is not owned by worker %s any more' % me.id)
+        for uuid in held.keys() & wanted.keys():
+            target, fit = wanted[uuid]
+            if target is None:
+                # The others go first; if none does, it goes on here.
+                self._later[uuid] = (time.monotonic() + _POLITE, _SOONEST)
+                transfers.done(self._runner.db, uuid)
+            elif me.id in fit:
+                transfers.done(self._runner.db, uuid)
+                continue
+            held[uuid].let_go('it is to go on at %s'
+                              % (target or 'another worker'))
 
     # -- what is free -----------------------------------------------------
 
-    def _take_free(self, workers: list[worker.Registered]) -> int:
+    def _take_free(self, me: worker.Worker, workers: list[worker.Registered],
+                   wanted: dict[str, tuple[str | None, set[str]]]) -> int:
         taken = 0
         known = {one.id for one in workers} if self._is_patient else set()
-        for job in self._runner.board.free_jobs(self._runner.worker.id):
+        for job in self._runner.board.free_jobs(me.id):
             if self._stop.is_set():
                 break
+            if job.uuid in wanted and me.id not in wanted[job.uuid][1]:
+                continue
             if job.row.owner not in known and self._due(job.uuid):
                 if not self._slots.acquire(blocking=False):
                     break
-                taken += self._take(job)
+                if self._take(job):
+                    taken += 1
+                    if job.uuid in wanted:
+                        transfers.done(self._runner.db, job.uuid)
         return taken
 
     def _due(self, uuid: str) -> bool:

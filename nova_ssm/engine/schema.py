@@ -102,6 +102,16 @@ workers = sa.Table(
     mysql_engine='InnoDB', mysql_charset='utf8mb4',
 )
 
+#: Flows that are wanted elsewhere: see nova_ssm.engine.transfers.
+transfers = sa.Table(
+    'ssm_transfers', metadata,
+    sa.Column('flow_uuid', sa.String(36), primary_key=True),
+    # A worker or a host; NULL for anybody but the owner.
+    sa.Column('target', sa.String(255), nullable=True),
+    sa.Column('asked_at', Time, nullable=False),
+    mysql_engine='InnoDB', mysql_charset='utf8mb4',
+)
+
 
 class now(expression.ColumnElement):
     """Seconds since the epoch, fractional, on the clock of the database.

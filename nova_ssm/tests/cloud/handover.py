@@ -81,7 +81,8 @@ class Watch:
 
     def __init__(self, it: cloud.Cloud) -> None:
         self._cloud = it
-        self.ended: dict[str, tuple[str, float]] = {}
+        #: Of each server its name, its state, and when that was seen.
+        self.ended: dict[str, tuple[str, str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -100,12 +101,19 @@ class Watch:
 
     def _look(self, cell: str) -> None:
         rows = self._cloud.db(
-            f'SELECT uuid, vm_state FROM {cell}.instances WHERE deleted = 0 '
-            'AND display_name LIKE %s AND vm_state IN (%s, %s)',
+            f'SELECT uuid, display_name, vm_state FROM {cell}.instances '
+            'WHERE deleted = 0 AND display_name LIKE %s '
+            'AND vm_state IN (%s, %s)',
             _PREFIX + '-%', 'active', 'error')
         for row in rows:
-            self.ended.setdefault(
-                row['uuid'], (row['vm_state'], time.monotonic()))
+            self.ended.setdefault(row['uuid'], (
+                row['display_name'], row['vm_state'], time.monotonic()))
+
+    def of(self, request: servers.Request) -> dict[str, tuple[str, float]]:
+        """Of each server of a request that has ended: its state, and when."""
+        return {number: (state, when)
+                for number, (name, state, when) in list(self.ended.items())
+                if name.startswith(request.name)}
 
 
 class Trial:
@@ -212,9 +220,9 @@ class Trial:
 
     @staticmethod
     def _wait(watch: Watch, requests: list[servers.Request]) -> None:
-        wanted = {number for one in requests for number in one.ids}
         limit = time.monotonic() + PATIENCE
-        while wanted - watch.ended.keys() and time.monotonic() < limit:
+        while (any(len(watch.of(one)) < one.count for one in requests) and
+               time.monotonic() < limit):
             time.sleep(0.2)
 
     def _count(self, load: Load, watch: Watch,
@@ -222,8 +230,7 @@ class Trial:
         guests = self._servers.guests()
         for request in requests:
             load.servers += request.count
-            for number in request.ids:
-                state, when = watch.ended.get(number, ('', 0.0))
+            for number, (state, when) in watch.of(request).items():
                 load.active += state == 'active'
                 load.error += state == 'error'
                 if state == 'active':

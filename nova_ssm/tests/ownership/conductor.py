@@ -20,6 +20,7 @@ Each line that it reads from its input is the name of a flow to run.
 """
 
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -37,6 +38,8 @@ from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm.engine import task
+
+LOG = logging.getLogger(__name__)
 
 #: The tasks of each flow; what ends in -waits does so until it may go on.
 FLOWS = {'steps': ('one', 'two', 'three', 'four'),
@@ -123,7 +126,7 @@ class Conductor:
         signal.signal(signal.SIGTERM, lambda *args: stop.set())
         if self._recovers:
             self.recovery.start()
-        self.runner.worker      # registers it
+        LOG.info('%s is registered', self.runner.worker.id)
         threading.Thread(target=self._read, daemon=True).start()
         while not stop.wait(0.05):
             pass

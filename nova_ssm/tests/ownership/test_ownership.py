@@ -106,7 +106,7 @@ def test_who_slept_longer_than_its_lease_does_nothing_more(world, figure):
     # Time enough for all that they could do.
     time.sleep(2 * lease)
     late = 0
-    for name, sleeper in sleepers.items():
+    for name in sleepers:
         assert (world.rows(name), world.flow(name)) == before[name], name
         done = world.effects(name)
         # An effect that had begun is not called back; nothing follows it.
