@@ -86,7 +86,8 @@ ssm_opts = [
              'encrypts, all of them decrypt; the same on every conductor. '
              '``nova-ssm key new`` makes one. Without a key secrets are not '
              'journaled, and a flow that was interrupted and needs them to '
-             'go on is reverted.'),
+             'go on is reverted. How to change a key: see "nova-ssm key '
+             'rotate" and the documentation on security.'),
     cfg.FloatOpt(
         'lease', default=10, min=1,
         help='Seconds of silence after which a conductor worker counts as '
