@@ -100,11 +100,19 @@ def unreadable(db: database.Database,
     _flow, found = _rows(db, uuid)
     try:
         for row in rows.joined(found):
+            _check_kind(row)
             if row.kind in (states.START, states.ATOM):
                 _check(serializer, row)
     except exception.DamagedJournal as exc:
         return str(exc)
     return None
+
+
+def _check_kind(row: rows.Row) -> None:
+    if row.kind not in states.KINDS:
+        raise exception.Unreadable(
+            'row %d is of a kind that is not known here: %s'
+            % (row.seq, row.kind))
 
 
 def _check(serializer: serialization.Serializer, row: rows.Row) -> None:
@@ -163,6 +171,7 @@ def _expand(serializer: serialization.Serializer, row: rows.Row) -> Any:
 def _apply(serializer: serialization.Serializer,
            reading: serialization.Reading, loaded: Loaded,
            atoms: dict[str, dict[str, Any]], row: rows.Row) -> None:
+    _check_kind(row)
     if row.kind == states.END:
         loaded.ended = row.state
     if row.kind != states.ATOM:

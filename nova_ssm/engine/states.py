@@ -36,3 +36,5 @@ CLAIM = 'claim'      # another worker took the flow: fences the one before
 ATOM = 'atom'        # a task started (only some), ended, failed or reverted
 END = 'end'          # the flow is over
 MORE = 'more'        # a further piece of what the row before it holds
+
+KINDS = frozenset((START, CLAIM, ATOM, END, MORE))

@@ -114,3 +114,21 @@ def test_the_end_is_read_too(url, world):
     with process.db.transaction() as connection:
         assert connection.execute(sa.select(sa.func.max(
             schema.journal.c.seq))).scalar() == 2
+
+
+def test_a_kind_of_row_that_is_not_known_is_of_a_newer_release(
+        stopped, world):
+    process, uuid = stopped(5, Do('a', world), Do('b', world))
+    with process.db.transaction() as connection:
+        connection.execute(schema.journal.update().where(
+            schema.journal.c.seq == 1).values(kind='verdict'))
+    why = 'row 1 is of a kind that is not known here: verdict'
+    assert loading.unreadable(process.db, process.serializer, uuid) == why
+    with pytest.raises(exception.Unreadable, match=why):
+        load(process, uuid)
+
+
+def test_what_can_be_read_is_not_called_unreadable(stopped, world):
+    process, uuid = stopped(6, Read('r', world), Do('a', world),
+                            Do('b', world), x=[1, 2])
+    assert loading.unreadable(process.db, process.serializer, uuid) is None
