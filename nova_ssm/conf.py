@@ -99,6 +99,13 @@ ssm_opts = [
         help='Seconds between two looks of a worker for flows that nobody '
              'runs.'),
     cfg.IntOpt(
+        'concurrency', default=8, min=1,
+        help='How many servers of one request are built side by side, and '
+             'how many threads a worker has for that beside those that take '
+             'requests. They wait for the database and the message bus side '
+             'by side; the processor they share. 1 builds them one after '
+             'the other, as Nova does.'),
+    cfg.IntOpt(
         'recovery_concurrency', default=32, min=1,
         help='How many flows of dead workers one worker goes on with side '
              'by side. One that only waits for a compute does not count.'),

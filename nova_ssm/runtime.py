@@ -60,7 +60,8 @@ class Runtime:
         self._ages = retention.ages(conf)
         self.runner = runner.Runner(
             db, objects.serializer(open_vault(conf)), registry.Registry(),
-            host, lease=conf.ssm.lease, board=jobboards.factory(conf))
+            host, lease=conf.ssm.lease, board=jobboards.factory(conf),
+            concurrency=conf.ssm.concurrency)
         self.runner.board.probe()
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None

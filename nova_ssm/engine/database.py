@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import os
 import threading
+import time
 from typing import Any, TypeVar
 
 from alembic import command
@@ -38,6 +39,13 @@ from nova_ssm.engine import exception
 
 LOG = logging.getLogger(__name__)
 T = TypeVar('T')
+
+#: Connections of a parent process, kept from being closed by their end.
+_ORPHANS: list[Any] = []
+
+#: Seconds after which a connection that was not used is asked whether it
+#: lives, and how many are kept without being asked.
+_FRESH, _SPARE = 1.0, 8
 
 VERSION_TABLE = 'ssm_alembic_version'
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), 'migrations')
@@ -74,6 +82,8 @@ class Database:
         self._turn: contextlib.AbstractContextManager = (
             threading.RLock() if url.startswith('sqlite')
             else contextlib.nullcontext())
+        #: Idle connections, with the time of their last use; in its order.
+        self._spare: list[tuple[float, sa.Connection]] = []
 
     @property
     def engine(self) -> sa.Engine:
@@ -83,6 +93,9 @@ class Database:
                 if self._engine is None or self._pid != os.getpid():
                     if self._engine is not None:
                         self._engine.dispose(close=False)
+                    # The parent's: not even to be closed here.
+                    _ORPHANS.extend(self._spare)
+                    self._spare = []
                     self._engine = self._create_engine()
                     self._pid = os.getpid()
         return self._engine
@@ -112,9 +125,46 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """One transaction: committed at the end, rolled back if it raises."""
-        with self.engine.begin() as connection:
-            yield connection
+        """One transaction: committed at the end, rolled back if it raises.
+
+        A flow writes one after the other. The connection of the last one is
+        taken again as it is: the pool would ask it first whether it lives,
+        and roll back once more when it gets it back.
+        """
+        connection = self._connect()
+        try:
+            with connection.begin():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+
+    def _connect(self) -> sa.Connection:
+        engine = self.engine
+        try:
+            used, connection = self._spare.pop()
+        except IndexError:
+            return engine.connect()
+        if time.monotonic() - used < _FRESH:
+            return connection
+        connection.close()
+        self._close_spare()     # they are older
+        return engine.connect()
+
+    def _keep(self, connection: sa.Connection) -> None:
+        if len(self._spare) < _SPARE:
+            self._spare.append((time.monotonic(), connection))
+        else:
+            connection.close()
+
+    def _close_spare(self) -> None:
+        while True:
+            try:
+                _used, connection = self._spare.pop()
+            except IndexError:
+                return
+            connection.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -167,6 +217,7 @@ class Database:
 
     def close(self) -> None:
         if self._engine is not None and self._pid == os.getpid():
+            self._close_spare()
             self._engine.dispose()
         self._engine = None
 

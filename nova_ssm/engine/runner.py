@@ -24,6 +24,7 @@ from taskflow import exceptions as taskflow_exc
 from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
+from nova_ssm.engine import abreast
 from nova_ssm.engine import backend
 from nova_ssm.engine import boards
 from nova_ssm.engine import database
@@ -75,7 +76,7 @@ class Outcome:
 
 
 class Runner:
-    """Runs flows in the calling thread.
+    """Runs flows in the calling thread, and their children beside it.
 
     :cvar largest: the bytes that one task may give to the journal. In use
         there is no limit; tests set one, to learn which task gives more than
@@ -88,6 +89,7 @@ class Runner:
     :param lease: of this process, in seconds
     :param renew: False leaves renewing the lease to the caller
     :param board: makes the job board; by default ``sql``
+    :param concurrency: how many children of a flow are run side by side
     """
 
     largest: ClassVar[int | None] = None
@@ -96,12 +98,14 @@ class Runner:
                  serializer: serialization.Serializer,
                  registry: registry_module.Registry, host: str,
                  lease: float = 10, renew: bool = True,
-                 board: boards.Factory | None = None) -> None:
+                 board: boards.Factory | None = None,
+                 concurrency: int = 1) -> None:
         self.db = db
         self.registry = registry
         self.after_commit: journal.AfterCommit | None = None
         self.board: boards.Board = (board or sql_board)(db, serializer)
         self._engines = engine_module.Engines()
+        self._helpers = abreast.Helpers(concurrency)
         self._serializer = serializer
         self._host = host
         self.lease = lease
@@ -167,6 +171,7 @@ class Runner:
             self.board.detach(idle)
             worker.stop(idle)
             self._worker = None
+        self._helpers.close()
         self.db.close()
 
     def held(self) -> dict[str, ownership.Ownership]:
@@ -312,9 +317,10 @@ class Runner:
             self.release(log.uuid, log.writer)
             outcome = Outcome(log.uuid, LOST)
         # They are ours, whatever has become of their parent.
-        for child in log.children:
-            outcome.children.append(
-                self._run_started(child, log.worker, log.ownership.lapses))
+        outcome.children += self._helpers.run(
+            lambda child: self._run_started(child, log.worker,
+                                            log.ownership.lapses),
+            log.children, lambda child: child.context)
         return outcome
 
     def _run_graph(self, log: journal.FlowLog, detail: models.FlowDetail,

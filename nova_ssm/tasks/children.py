@@ -12,6 +12,7 @@
 
 """From one request to one flow a server."""
 
+import copy
 from typing import Any
 
 from nova_ssm.engine import journal
@@ -34,7 +35,9 @@ class SpawnBuilds(base.NovaSpawn):
                 tags: types.Tags) -> list[journal.FlowRequest]:
         return [
             journal.FlowRequest(
-                name='build_instance', context=context,
+                # They are run side by side, and a context has the
+                # transactions of its thread.
+                name='build_instance', context=copy.copy(context),
                 subject=instance.uuid, project_id=instance.project_id,
                 user_id=instance.user_id, request_id=context.request_id,
                 store={
