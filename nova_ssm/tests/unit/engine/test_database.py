@@ -12,6 +12,8 @@
 
 """The journal's database: what is said when it is not as it should be."""
 
+import collections
+import functools
 import logging
 import os
 import threading
@@ -139,6 +141,97 @@ def test_a_transaction_is_rolled_back_if_it_raises(db):
             add_worker(connection)
             raise KeyError()
     assert workers(db) == 0
+
+
+class Pool(collections.Counter):
+    """Counts what a database asks its pool of connections for."""
+
+    def __init__(self, db):
+        super().__init__()
+        for name in ('connect', 'checkout', 'checkin'):
+            event.listen(db.engine, name, functools.partial(self._saw, name))
+
+    def _saw(self, name, *args):
+        self[name] += 1
+
+
+def test_transactions_that_follow_each_other_share_a_connection(db):
+    pool = Pool(db)
+    for _number in range(5):
+        with db.transaction() as connection:
+            assert workers_in(connection) == 0
+    assert pool['checkout'] == 1
+    assert pool['checkin'] == 0
+
+
+def test_a_connection_that_was_idle_is_asked_whether_it_lives(
+        db, monkeypatch):
+    pool, clock = Pool(db), [0.0]
+    monkeypatch.setattr(database.time, 'monotonic', lambda: clock[0])
+    for _number in range(3):
+        with db.transaction() as connection:
+            assert workers_in(connection) == 0
+        clock[0] += 2 * database._FRESH
+    # The pool asks, when it is taken out of it.
+    assert pool['checkout'] == 3
+    assert pool['checkin'] == 2
+
+
+def test_a_connection_on_which_something_failed_is_not_taken_again(db):
+    pool = Pool(db)
+    with pytest.raises(KeyError):
+        with db.transaction():
+            raise KeyError()
+    with db.transaction() as connection:
+        add_worker(connection)
+    assert pool['checkin'] == 1
+    assert workers(db) == 1
+
+
+def test_transactions_at_the_same_time_have_connections_of_their_own(db):
+    with db.transaction() as one, db.transaction() as other:
+        assert one is not other
+    with db.transaction() as one, db.transaction() as other:
+        assert one is not other
+
+
+def test_only_some_connections_are_kept_at_hand(db):
+    pool, count = Pool(db), database._SPARE + 2
+    together = threading.Barrier(count, timeout=60)
+
+    def work():
+        with db.transaction() as connection:
+            assert workers_in(connection) == 0
+            together.wait()
+
+    threads = [threading.Thread(target=work) for _number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pool['checkout'] - pool['checkin'] == database._SPARE
+    db.close()
+    assert pool['checkout'] == pool['checkin']
+
+
+def test_a_child_process_leaves_the_connections_of_its_parent_alone(db):
+    with db.transaction() as connection:
+        assert workers_in(connection) == 0
+    before, closed = connection, []
+    event.listen(db.engine, 'checkin', lambda *args: closed.append(args))
+    db._pid = -1        # as after a fork
+    with db.transaction() as connection:
+        assert connection is not before
+        assert workers_in(connection) == 0
+    assert not closed
+    assert not before.closed
+    before.close()
+    database._ORPHANS.clear()
+
+
+def workers_in(connection):
+    return connection.execute(sa.select(
+        sa.func.count()).select_from(schema.workers)).scalar_one()
 
 
 def add_worker(connection):
