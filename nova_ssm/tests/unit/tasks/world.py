@@ -302,9 +302,10 @@ class World:
             (objects.InstanceMapping, 'get_by_instance_uuid',
              lambda c, uuid: self._get(
                  self.mappings, uuid, exception.InstanceMappingNotFound)),
-            (objects.BuildRequest, 'get_by_instance_uuid',
-             lambda c, uuid: self._get(
-                 self.requests, uuid, exception.BuildRequestNotFound)),
+            *((objects.BuildRequest, name, lambda c, uuid: self._get(
+                self.requests, uuid, exception.BuildRequestNotFound))
+              for name in ('get_by_instance_uuid',
+                           '_get_by_instance_uuid_from_db')),
             (objects.Instance, 'get_by_uuid', self._record),
             (objects.HostMapping, 'get_by_host', self._host),
             (objects.InstanceAction, 'action_start', self._action_start),
