@@ -114,7 +114,11 @@ class Claims:
                 board.claim(hold.job, who, **client.terms())
             except taskflow_exc.UnclaimableJob:
                 owner = client.owner(board, hold.job)
-                if owner is None or owner.partition(' ')[0] != worker:
+                if owner is None:
+                    # etcd says so of a job that is gone, too.
+                    raise taskflow_exc.NotFound(
+                        'the job is not there any more') from None
+                if owner.partition(' ')[0] != worker:
                     return False
                 if owner != who:
                     # Our own claim, of a session that is about to end.
