@@ -100,7 +100,7 @@ def _work(options: argparse.Namespace) -> list[tuple]:
     # The first ones fill the caches of Python, of SQLAlchemy and of the
     # database, and are not looked at.
     work: list[tuple] = [('warm', tasks) for tasks in options.tasks]
-    work += [('count', tasks, 5) for tasks in options.tasks]
+    work += [('count', tasks, 3) for tasks in options.tasks]
     work += [('time', tasks) for _round in range(options.rounds)
              for tasks in options.tasks]
     return work + [('together', 10, options.flows)
@@ -168,7 +168,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     if options.quick:
         options.databases, options.together = ['sqlite'], 0
         options.peers = [p for p in options.peers if p != 'dbos']
-        options.tasks, options.rounds = [1, 10], 5
+        options.tasks, options.rounds = [1, 10], 3
     return options
 
 

@@ -381,3 +381,38 @@ def test_what_cannot_be_read_is_said_in_one_line(db):
             connection.execute(sa.text('SELECT x FROM ssm_flows'))
     assert 'cannot be read' in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+def test_threads_take_turns_at_an_sqlite_file(own_db):
+    inside, done = threading.Event(), threading.Event()
+    order = []
+
+    def first(connection):
+        inside.set()
+        # Long enough for the other to come, if it is let in.
+        assert not done.wait(0.3)
+        order.append('first')
+
+    def second():
+        inside.wait(10)
+        own_db.write(lambda connection: order.append('second'))
+        done.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    own_db.write(first)
+    thread.join(10)
+    assert order == ['first', 'second']
+
+
+def test_writers_of_other_databases_do_not_wait_for_each_other():
+    turn = database.Database('mysql+pymysql://nova@host/nova')._turn
+    with turn, turn:
+        entered = threading.Event()
+
+        def other():
+            with turn:
+                entered.set()
+
+        threading.Thread(target=other).start()
+        assert entered.wait(10)

@@ -70,3 +70,11 @@ def test_two_columns_that_are_alike_are_not_taken_for_the_same():
     one, two = (sa.select(c.uuid).order_by(schema.alike(column))
                 for column in (c.owner, c.finished_at))
     assert one._generate_cache_key() != two._generate_cache_key()
+
+
+def test_statements_with_the_clock_in_them_are_compiled_once_only():
+    one, two = (schema.journal.insert().values(
+        flow_uuid=uuid, created_at=schema.now()) for uuid in 'xy')
+    key = one._generate_cache_key()
+    assert key is not None
+    assert key == two._generate_cache_key()
