@@ -164,7 +164,7 @@ class Bench:
 
     def _warm_up(self) -> None:
         """Let caches and pools fill, in both conductors."""
-        few = dataclasses.replace(self.result.sizes, singles=4, requests=2,
+        few = dataclasses.replace(self.result.sizes, singles=4, requests=1,
                                   moves=2)
         for name, make in conductor_work.loads(self._cloud, few).items():
             if name in self._args.loads.split(','):
