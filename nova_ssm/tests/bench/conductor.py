@@ -43,6 +43,8 @@ from nova_ssm.tests.cloud import settings
 
 #: Seconds after the last server in which the computes' calls trickle in.
 _SETTLE = 1.5
+#: Seconds after a warm-up until the conductors count as idle.
+_REST = 5
 _MODES = ('stock', 'ssm')
 _LOADS = ('single', 'together', 'live-migrate', 'resize')
 
@@ -51,13 +53,15 @@ _LOADS = ('single', 'together', 'live-migrate', 'resize')
 class Turn:
     """What one mode has used for one load.
 
-    :param used: by the conductors, less their idle share
+    :param raw: what the conductors have used meanwhile
+    :param used: that, less their idle share
     :param took: seconds that each server took
     """
 
     round: int
     mode: str
     load: str
+    raw: meter_module.Reading
     used: meter_module.Reading
     took: list[float]
 
@@ -149,6 +153,8 @@ class Bench:
         self._cloud.up(mode)
         # A mode that did not change restarts nobody.
         self._warm_up()
+        # The computes still tell of what was deleted.
+        time.sleep(_REST)
         idle = self._meter.idle(self._args.idle)
         self.result.idle[mode] = (self.result.idle.get(
             mode, meter_module.NOTHING) + idle)
@@ -164,8 +170,9 @@ class Bench:
 
     def _warm_up(self) -> None:
         """Let caches and pools fill, in both conductors."""
-        few = dataclasses.replace(self.result.sizes, singles=4, requests=1,
-                                  moves=2)
+        few = dataclasses.replace(
+            self.result.sizes, singles=4, requests=1, moves=2,
+            together=min(8, self.result.sizes.together))
         for name, make in conductor_work.loads(self._cloud, few).items():
             if name in self._args.loads.split(','):
                 self._play_load(make())
@@ -178,7 +185,7 @@ class Bench:
             self._cloud, self._where / f'{mode}-{name}-{number}.txt')
             if self._args.profile else contextlib.nullcontext())
         used, took = self._play_load(load, sampled)
-        return Turn(number, mode, name, used.without(idle), took)
+        return Turn(number, mode, name, used, used.without(idle), took)
 
     def _play_load(self, load: conductor_work.Load,
                    sampled: contextlib.AbstractContextManager | None = None

@@ -42,7 +42,8 @@ def data(result: Any) -> dict[str, Any]:
                  for mode, reading in result.idle.items()},
         'loads': {load: _load(
             [turn for turn in result.turns if turn.load == load], modes)
-            for load in loads}}
+            for load in loads},
+        'turns': [dataclasses.asdict(turn) for turn in result.turns]}
 
 
 def _idle(reading: meter_module.Reading) -> dict[str, float]:
