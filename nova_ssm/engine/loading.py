@@ -69,13 +69,13 @@ def load(db: database.Database, serializer: serialization.Serializer,
     :raises DamagedJournal: if it cannot be read; names flow and row
     """
     flow, found = _rows(db, uuid)
-    if flow is None or not found or found[0].kind != states.START:
-        raise exception.FlowNotFound('flow %s has no journal' % uuid)
+    if flow is None:
+        raise exception.FlowNotFound('there is no flow %s' % uuid)
     loaded = Loaded(models.FlowDetail(name, uuid), version=flow.version,
                     trouble=flow.trouble)
     reading = serialization.Reading(mask=loaded.mask)
     try:
-        journaled = rows.joined(found)
+        journaled = rows.complete(uuid, found)
         detail = _detail(serializer, reading, loaded, uuid, name,
                          journaled[0])
         loaded.detail = detail
@@ -97,22 +97,16 @@ def unreadable(db: database.Database,
     Nothing that it refers to is looked up, so this is no work for somebody
     who may not get the flow.
     """
-    _flow, found = _rows(db, uuid)
+    flow, found = _rows(db, uuid)
+    if flow is None:
+        return None
     try:
-        for row in rows.joined(found):
-            _check_kind(row)
+        for row in rows.complete(uuid, found):
             if row.kind in (states.START, states.ATOM):
                 _check(serializer, row)
     except exception.DamagedJournal as exc:
         return str(exc)
     return None
-
-
-def _check_kind(row: rows.Row) -> None:
-    if row.kind not in states.KINDS:
-        raise exception.Unreadable(
-            'row %d is of a kind that is not known here: %s'
-            % (row.seq, row.kind))
 
 
 def _check(serializer: serialization.Serializer, row: rows.Row) -> None:
@@ -139,13 +133,8 @@ def _detail(serializer: serialization.Serializer,
             reading: serialization.Reading, loaded: Loaded, uuid: str,
             name: str, row: rows.Row) -> models.FlowDetail:
     # The context is read first: everything else is read in it.
-    plain = _expand(serializer, row)
-    try:
-        context, store = plain
-        inputs = {'context': context, **store}
-    except (TypeError, ValueError) as exc:
-        raise exception.DamagedJournal(
-            'row %d is not what was written: %s' % (row.seq, exc)) from exc
+    context, store = _expand(serializer, row)
+    inputs = {'context': context, **store}
     for key, value in inputs.items():
         inputs[key] = serializer.decode(value, reading)
         if key == 'context':
@@ -163,15 +152,31 @@ def _note_missing(reading: serialization.Reading, missing: dict[str, str],
 
 def _expand(serializer: serialization.Serializer, row: rows.Row) -> Any:
     try:
-        return serializer.expand(row.payload)
+        plain = serializer.expand(row.payload)
     except exception.DamagedJournal as exc:
         raise type(exc)('row %d: %s' % (row.seq, exc)) from exc
+    if not (_is_request(plain) if row.kind == states.START else
+            _is_step(row, plain)):
+        raise exception.DamagedJournal(
+            'row %d does not hold what a row of its kind does' % row.seq)
+    return plain
+
+
+def _is_request(plain: Any) -> bool:
+    return (isinstance(plain, list) and len(plain) == 2 and
+            isinstance(plain[1], dict))
+
+
+def _is_step(row: rows.Row, plain: Any) -> bool:
+    """Whether it holds records of tasks, and that of the row's own task."""
+    return (isinstance(plain, dict) and
+            all(records.is_record(record) for record in plain.values()) and
+            (row.atom in plain or row.state == taskflow_states.RUNNING))
 
 
 def _apply(serializer: serialization.Serializer,
            reading: serialization.Reading, loaded: Loaded,
            atoms: dict[str, dict[str, Any]], row: rows.Row) -> None:
-    _check_kind(row)
     if row.kind == states.END:
         loaded.ended = row.state
     if row.kind != states.ATOM:

@@ -245,19 +245,23 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
 
     What only reads is known with the next row. Results are not looked at.
     """
-    found = _journal(db, uuid)
     known: dict[str, AtomInfo] = {}
-    for row in rows.joined(found):
+    try:
+        found = rows.joined(_journal(db, uuid))
+    except exception.DamagedJournal as exc:
+        raise exception.DamagedJournal('flow %s: %s' % (uuid, exc)) from exc
+    for row in found:
         if row.kind != states.ATOM:
             continue
         try:
-            noted = json.loads(zlib.decompress(row.payload))
-        except (zlib.error, TypeError, ValueError) as exc:
+            noted = {name: _atom(records.full(record)) for name, record in
+                     json.loads(zlib.decompress(row.payload)).items()}
+        except (zlib.error, TypeError, ValueError, AttributeError,
+                LookupError) as exc:
             raise exception.DamagedJournal(
                 'flow %s: row %d cannot be read: %s'
                 % (uuid, row.seq, exc)) from exc
-        for name, record in noted.items():
-            known[name] = _atom(records.full(record))
+        known |= noted
         if row.state == taskflow_states.RUNNING:
             known[row.atom] = AtomInfo(row.state)
     return known

@@ -40,6 +40,19 @@ def full(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**_USUAL, **record}
 
 
+def is_record(plain: Any) -> bool:
+    """Whether something in a journal is a record."""
+    if not isinstance(plain, dict):
+        return False
+    record = full(plain)
+    needed = {taskflow_states.FAILURE: 'failure',
+              taskflow_states.REVERT_FAILURE: 'revert_failure'}
+    state = record['state']
+    return (isinstance(state, str) and
+            record['kind'] in ('TASK_DETAIL', 'RETRY_DETAIL') and
+            needed.get(state, 'state') in record)
+
+
 def take(detail: models.AtomDetail) -> dict[str, Any]:
     """The record of an atom, for the journal."""
     record: dict[str, Any] = {

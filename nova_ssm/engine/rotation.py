@@ -29,6 +29,7 @@ from nova_ssm.engine import payloads
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
+from nova_ssm.engine import stamps
 
 _F, _J = schema.flows.c, schema.journal.c
 
@@ -84,7 +85,8 @@ def _rotate(db: database.Database, vault: serialization.Vault,
         uuid = pieces[0].flow_uuid
         done.closed[uuid] = done.closed.get(uuid, 0) + 1
         return
-    after = serialization.Serializer.compress(plain)
+    after = stamps.stamped(pieces[0].flow_uuid, pieces[0].seq,
+                           serialization.Serializer.compress(plain))
     done.changed += db.write(
         lambda connection: _swap(connection, pieces, after))
 

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 
 from nova_ssm.engine import exception
 from nova_ssm.engine import schema
+from nova_ssm.engine import stamps
 from nova_ssm.engine import states
 
 #: Bytes in a row. MariaDB refuses statements, and rows of an answer, above
@@ -49,6 +50,8 @@ def build(flow_uuid: str, seq: int, writer: str,
     built: list[dict[str, Any]] = []
     for entry in entries:
         payload = entry.payload
+        if payload is not None:
+            payload = stamps.stamped(flow_uuid, seq + len(built), payload)
         first = payload if payload is None else payload[:PIECE]
         pieces = [(entry.kind, entry.atom, entry.state, first)]
         for start in range(PIECE, len(payload or b''), PIECE):
@@ -91,9 +94,34 @@ def joined(found: Iterable[Any]) -> list[Row]:
 
     :raises DamagedJournal: if rows are missing in between
     """
-    return [Row(pieces[0].seq, pieces[0].kind, pieces[0].atom or '',
-                pieces[0].state or '', whole(pieces))
+    return [_row(pieces, stamps.opened(whole(pieces)))
             for pieces in grouped(found)]
+
+
+def complete(flow_uuid: str, found: Sequence[Any]) -> list[Row]:
+    """The same, if they are all there and stand where they were written.
+
+    :raises DamagedJournal: if not; names the row
+    :raises Unreadable: if a row is of a kind that is not known here
+    """
+    if not found or (found[0].seq, found[0].kind) != (0, states.START):
+        raise exception.DamagedJournal(
+            'row 0, which holds what the flow was given, is missing')
+    for seq, row in enumerate(found):
+        if row.seq != seq:
+            raise exception.DamagedJournal('row %d is missing' % seq)
+        if row.kind not in states.KINDS:
+            raise exception.Unreadable(
+                'row %d is of a kind that is not known here: %s'
+                % (seq, row.kind))
+    return [_row(pieces, stamps.checked(
+        flow_uuid, pieces[0].seq, whole(pieces)))
+        for pieces in grouped(found)]
+
+
+def _row(pieces: Sequence[Any], payload: bytes) -> Row:
+    return Row(pieces[0].seq, pieces[0].kind, pieces[0].atom or '',
+               pieces[0].state or '', payload)
 
 
 def whole(pieces: Sequence[Any]) -> bytes:

@@ -88,9 +88,9 @@ def test_a_missing_secret_is_told_of(stopped, world):
     assert 'encryption_keys was empty' in why
 
 
-def test_a_flow_without_a_journal_is_not_found(stopped, world):
+def test_a_flow_that_is_not_there_is_not_found(stopped, world):
     process, _uuid = stopped(2, Do('a', world))
-    with pytest.raises(exception.FlowNotFound, match='flow none has no'):
+    with pytest.raises(exception.FlowNotFound, match='there is no flow none'):
         load(process, 'none')
 
 

@@ -23,6 +23,7 @@ from nova_ssm.engine import exception
 from nova_ssm.engine import queries
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
+from nova_ssm.engine import stamps
 from nova_ssm.tests.unit.engine import helpers
 
 Do, Read = helpers.Do, helpers.Read
@@ -61,7 +62,9 @@ def test_what_was_cut_comes_back_whole(payloads):
     assert [row['seq'] for row in built] == list(range(7, 7 + len(built)))
     assert all(len(row['payload'] or b'') <= rows.PIECE for row in built)
     assert len(built) == sum(
-        max(1, -(-len(payload or b'') // rows.PIECE)) for payload in payloads)
+        1 if payload is None else
+        -(-(len(payload) + stamps.SIZE) // rows.PIECE)
+        for payload in payloads)
     back = rows.joined(map(Found, built))
     assert [(row.atom, row.payload) for row in back] == [
         ('task %d' % number, payload or b'')
