@@ -146,12 +146,21 @@ def _clock() -> float:
 
 def _place(host: str) -> str:
     """Where a pid means the same process: containers have their own."""
-    return '%s/%d' % (host, os.stat('/proc/self/ns/pid').st_ino)
+    # The first release wrote another time there, and no colon.
+    return '%s/pid:%d' % (host, os.stat('/proc/self/ns/pid').st_ino)
 
 
 def _started(pid: int) -> float:
-    """When the process was started, on the clock of its machine."""
-    return psutil.Process(pid).create_time()
+    """When a process was started, in seconds since its machine was.
+
+    The date would be another one for who asks after the machine's clock was
+    set: all neighbours would seem to be gone.
+    """
+    while True:
+        booted = psutil.boot_time()
+        started = psutil.Process(pid).create_time() - booted
+        if psutil.boot_time() == booted:
+            return started
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,8 +254,7 @@ def bury(db: database.Database, dead: Registered, gone: bool) -> None:
 def _is_running(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid)
-        # The boot time that this is based on may be read a bit differently.
-        return (abs(process.create_time() - started) < 2 and
+        return (abs(_started(pid) - started) < 0.5 and
                 process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -253,6 +253,20 @@ def test_a_pid_that_was_used_again_is_another_process(make, db, neighbour):
     assert gone(db) == [one.id]
 
 
+@pytest.mark.parametrize('step', (-7200, 7200))
+def test_nobody_is_gone_because_the_clock_of_the_host_was_set(
+        make, db, neighbour, monkeypatch, step):
+    """The date at which the machine was started is another one then."""
+    one = as_process(make(), neighbour.pid)
+    booted = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, 'boot_time', lambda: booted + step)
+    assert psutil.boot_time() == booted + step
+    assert gone(db) == []
+    neighbour.kill()
+    neighbour.wait()
+    assert gone(db) == [one.id]
+
+
 def test_who_lives_elsewhere_is_left_alone(make, db, neighbour):
     as_process(make(host='elsewhere'), neighbour.pid)
     neighbour.kill()
