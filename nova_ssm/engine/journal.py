@@ -288,7 +288,7 @@ class FlowLog:
         except Exception as exc:
             raise exception.JournalBroken(
                 'the journal of flow %s cannot be written: %s'
-                % (self.uuid, exc)) from exc
+                % (self.uuid, database.first_line(exc))) from exc
 
     def _is_ours(self, entry: rows.Entry) -> bool:
         def work(connection: sa.Connection) -> Any:

@@ -115,7 +115,7 @@ class Ownership:
         except Exception as exc:
             raise exception.JournalBroken(
                 'whether flow %s is still ours cannot be found out: %s'
-                % (self.uuid, exc)) from exc
+                % (self.uuid, database.first_line(exc))) from exc
         if owner != self.worker.id:
             raise exception.FlowLost(
                 'flow %s was taken over while worker %s was silent for longer '

@@ -22,6 +22,7 @@ import time
 from oslo_log import log as logging
 
 from nova_ssm.engine import exception
+from nova_ssm.engine import database
 from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import masking
@@ -92,7 +93,8 @@ class Recovery:
             except Exception as exc:  # noqa: BLE001 - try again, and say so
                 self._be_patient()
                 LOG.warning('Looking for flows without an owner failed, '
-                            'trying again: %s', exc)
+                            'trying again: %s',
+                            database.first_line(exc))
             self._stop.wait(self._interval)
 
     def look(self) -> int:

@@ -294,7 +294,7 @@ class Runner:
             self.board.release(uuid, owner)
         except Exception as exc:  # noqa: BLE001 - tried again until it works
             LOG.warning('Flow %s could not be released, trying again later: '
-                        '%s', uuid, exc)
+                        '%s', uuid, database.first_line(exc))
             self._unreleased[uuid] = owner
 
     def release_again(self) -> None:

@@ -93,7 +93,8 @@ class Worker:
                 schema.workers.c.id == self.id)), give_up=lambda: True)
         except Exception as exc:  # noqa: BLE001 - the lease runs out anyway
             LOG.warning('The lease of worker %s could not be given back, the '
-                        'others wait until it has run out: %s', self.id, exc)
+                        'others wait until it has run out: %s', self.id,
+                        database.first_line(exc))
 
     def _run(self) -> None:
         while not self._stop.wait(self.lease / 3):
@@ -101,7 +102,7 @@ class Worker:
                 self.renew()
             except Exception as exc:  # noqa: BLE001 - try again, and say so
                 LOG.warning('The lease of this worker could not be renewed, '
-                            'its flows wait: %s', exc)
+                            'its flows wait: %s', database.first_line(exc))
 
     def renew(self) -> None:
         """Make the lease last for its whole time again."""
