@@ -21,8 +21,8 @@ import time
 
 from oslo_log import log as logging
 
-from nova_ssm.engine import exception
 from nova_ssm.engine import database
+from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import masking

@@ -23,11 +23,14 @@ from oslo_config import cfg
 import pymysql
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from nova_ssm.cmd import main
 from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import database
 from nova_ssm.engine import exception as engine_exc
+from nova_ssm.engine import queries
+from nova_ssm.engine import recovery
 from nova_ssm.engine import schema
 from nova_ssm import exception
 from nova_ssm import runtime
@@ -383,3 +386,55 @@ def test_a_flow_waits_and_goes_on(happens, trouble, running, caplog):
     for text in warned:
         assert '\n' not in text
         assert PASSWORD not in text
+
+
+# -- clocks ------------------------------------------------------------------
+
+def set_clock(url, seconds):
+    """The clock of the database is another one from now on."""
+    @event.listens_for(helpers.shared(url).engine, 'before_cursor_execute')
+    def set_timestamp(conn, cursor, *args):
+        # SYSDATE() goes on by itself; all else is what is set here.
+        cursor.execute('SET timestamp = UNIX_TIMESTAMP(SYSDATE(6)) + %d'
+                       % seconds)
+
+
+def flows_of(world):
+    return {'flow': lambda: helpers.linear(
+        helpers.Do('a', world), Slow('b', world), helpers.Do('c', world))}
+
+
+@pytest.mark.parametrize('seconds', (-7200, 7200))
+def test_nobody_is_dead_because_the_clock_of_the_database_was_set(
+        trouble, seconds):
+    """Also not for who has not renewed its lease on the new clock yet."""
+    database.upgrade(trouble.url)
+    world, found = helpers.World(), []
+    Slow.begun, Slow.go_on = threading.Event(), threading.Event()
+    one = helpers.Process(trouble.url, world, flows_of(world), lease=3)
+    one.runner._renew = True
+    thread = threading.Thread(target=lambda: found.append(one.run()),
+                              daemon=True)
+    thread.start()
+    assert Slow.begun.wait(60)
+    two = helpers.Process(trouble.url, world, flows_of(world), lease=3,
+                          host='other')
+    two.runner._renew = True
+    looking = recovery.Recovery(two.runner, 'other', interval=0.1)
+    looking.start()
+    time.sleep(1)
+    try:
+        set_clock(trouble.url, seconds)
+        time.sleep(5)       # longer than a lease
+        Slow.go_on.set()
+        thread.join(60)
+    finally:
+        Slow.go_on.set()
+        looking.stop()
+        one.runner._worker.stop()
+        two.runner._worker.stop()
+    assert [outcome.state for outcome in found] == ['SUCCESS']
+    assert (world.effects, world.doubled) == (['a', 'b', 'c'], [])
+    assert world.count('do b') == 1
+    assert queries.flows(one.db)[0].claims == 0
+    helpers.MortalDatabase.shared.pop(trouble.url).close()
