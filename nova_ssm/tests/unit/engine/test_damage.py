@@ -101,6 +101,12 @@ def take_from(other_flow, seq):
     return work
 
 
+def write_text(connection, uuid, other):
+    connection.execute(sa.text(
+        "UPDATE ssm_journal SET payload = 'text' WHERE seq = 1 AND "
+        'flow_uuid = :uuid'), {'uuid': uuid})
+
+
 def say(seq, value):
     """Something that can be read, but is not what was written."""
     return change(seq, payload=zlib.compress(json.dumps(value).encode()))
@@ -110,6 +116,7 @@ DAMAGES = {
     'truncated': (cut(1, 10), 'row 1: '),
     'truncated by its end': (cut(1, -12), 'row 1: '),
     'emptied': (change(1, payload=None), 'row 1: '),
+    'text': (write_text, 'row 1: '),
     'garbage': (change(2, payload=b'\x00\xffgarbage'), 'row 2: '),
     'wrong JSON': (change(1, payload=zlib.compress(b'{"a": ')), 'row 1: '),
     'no text': (change(1, payload=zlib.compress(b'\xff\xfe')), 'row 1: '),
