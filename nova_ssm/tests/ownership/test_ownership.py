@@ -96,10 +96,11 @@ def test_who_slept_longer_than_its_lease_does_nothing_more(world, figure):
                                      freeze=point, recover=False)
     for name, sleeper in sleepers.items():
         sleeper.run('steps', name)
-    world.until(lambda: all(one.frozen for one in sleepers.values()))
+    world.until(lambda: all(one.frozen for one in sleepers.values()),
+                patience=180)
     # Whose flow was over with the row at which it stopped needs nobody.
     world.start('other', lease)
-    world.until(lambda: world.ended(*sleepers))
+    world.until(lambda: world.ended(*sleepers), patience=180)
     before = {name: (world.rows(name), world.flow(name)) for name in sleepers}
     for sleeper in sleepers.values():
         sleeper.thaw()
