@@ -141,7 +141,7 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             continue
         held = survey.report.get_allocs_for_consumer(
             survey.context, uuid).get('allocations') or {}
-        host = _host_of(survey, held, cell) if held else None
+        host = host_of(survey, held, cell) if held else None
         if held and (host is None or not _is_idle(survey, record, cell,
                                                   host)):
             continue
@@ -159,7 +159,8 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             safe=not held,
             state=(record.vm_state, record.task_state, record.host,
                    survey_module.touched(record), tuple(sorted(held))),
-            details={'cell': cell.uuid, 'host': host, 'group': uuid})
+            details={'cell': cell.uuid, 'group': uuid,
+                     'computes': [host] if host else []})
 
 
 def _is_asked_for(survey: _Survey, uuid: str) -> bool:
@@ -171,8 +172,11 @@ def _is_asked_for(survey: _Survey, uuid: str) -> bool:
     return True
 
 
-def _host_of(survey: _Survey, held: dict[str, Any], cell: Any) -> str | None:
-    """The compute whose resources the server holds."""
+def host_of(survey: _Survey, held: dict[str, Any], cell: Any) -> str | None:
+    """The compute whose resources a consumer holds.
+
+    :param held: what it holds, by provider
+    """
     def work(context: Any, _cell: Any) -> Iterator[str]:
         for provider in sorted(held):
             try:

@@ -21,6 +21,7 @@ from nova.compute import instance_actions
 from nova.compute import task_states
 from nova import objects
 
+from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import survey as survey_module
 from nova_ssm.engine import exception as engine_exc
@@ -125,6 +126,10 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
                     for migration in move.migrations)):
             continue
         uuid, migration = move.record.uuid, waiting[0]
+        held = survey.report.get_allocs_for_consumer(
+            survey.context, uuid).get('allocations') or {}
+        computes = {migration.source_compute, migration.dest_compute,
+                    builds.host_of(survey, held, move.cell)} - {None}
         yield findings.Finding(
             kind=STUCK, subject=uuid, server=uuid,
             project=move.record.project_id, since=move.since,
@@ -138,6 +143,8 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             safe=False, state=_state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,
+                     'request_id': move.action and move.action.request_id,
+                     'computes': sorted(computes),
                      'task_state': move.record.task_state})
 
 

@@ -72,6 +72,19 @@ def end_lost_move(manager: types.Manager) -> taskflow_flow.Flow:
         audit_moves.EndLostMove(manager))
 
 
+def repair_stuck_move(manager: types.Manager, inquiry: certainty.Inquiry
+                      ) -> taskflow_flow.Flow:
+    """What is done for a server whose move was begun, and not gone on with.
+
+    1. see that no conductor has a request for it, and have the computes
+       answer behind all that they were told
+    2. give it back what it held, end the migration, leave it as it was
+    """
+    return linear_flow.Flow('repair_stuck_move').add(
+        audit_steps.MakeSure(manager, inquiry),
+        audit_moves.GiveUpMove(manager))
+
+
 def repair_stuck_build(manager: types.Manager, inquiry: certainty.Inquiry
                        ) -> taskflow_flow.Flow:
     """What is done for a server that waits for a host in vain.
@@ -116,7 +129,8 @@ def repair_misplaced_allocation(manager: types.Manager
 def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
                ) -> list[registry.FlowType]:
     """The flows of all repairs, for the registry."""
-    asking = (repair_lost_build, repair_lost_move, repair_stuck_build)
+    asking = (repair_lost_build, repair_lost_move, repair_stuck_build,
+              repair_stuck_move)
     others = (end_lost_build, end_lost_move, repair_orphan_allocation,
               repair_misplaced_allocation)
     return [registry.FlowType(make.__name__, '1.0', functools.partial(

@@ -269,7 +269,7 @@ class EndAbandonedResizes(_EndMoves):
             return
         if instance.host == migration.source_compute:
             if migration.status in ('pre-migrating', 'error'):
-                self._put_flavor_back(context, instance)
+                put_flavor_back(context, instance)
             if (migration.status == 'pre-migrating' or
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
@@ -310,21 +310,6 @@ class EndAbandonedResizes(_EndMoves):
         instance.save(expected_vm_state=[vm_states.ERROR],
                       expected_task_state=[None])
 
-    def _put_flavor_back(self, context: types.Context,
-                         instance: types.Instance) -> None:
-        """As the API does when a user takes a resize back."""
-        try:
-            spec = objects.RequestSpec.get_by_instance_uuid(
-                context, instance.uuid)
-        except exception.RequestSpecNotFound:
-            LOG.debug('There is no request spec', instance=instance)
-            return
-        if spec.flavor.id != instance.flavor.id:
-            spec.flavor = instance.flavor
-            spec.numa_topology = hardware.numa_get_constraints(
-                instance.flavor, instance.image_meta)
-            spec.save()
-
     # The record ends last: one that has ended is not looked at again, and
     # the user is not told twice.
 
@@ -343,3 +328,22 @@ class EndAbandonedResizes(_EndMoves):
         self.manager.report_client.delete_allocation_for_instance(
             context, migration.uuid, force=True)
         moves.fail_migration(context, migration.uuid)
+
+
+def put_flavor_back(context: types.Context,
+                    instance: types.Instance) -> None:
+    """As the API does when a user takes a resize back.
+
+    :param context: targeted at the cell of the server
+    """
+    try:
+        spec = objects.RequestSpec.get_by_instance_uuid(
+            context, instance.uuid)
+    except exception.RequestSpecNotFound:
+        LOG.debug('There is no request spec', instance=instance)
+        return
+    if spec.flavor.id != instance.flavor.id:
+        spec.flavor = instance.flavor
+        spec.numa_topology = hardware.numa_get_constraints(
+            instance.flavor, instance.image_meta)
+        spec.save()

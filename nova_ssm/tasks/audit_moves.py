@@ -18,8 +18,10 @@ from nova import exception
 from nova import objects
 from oslo_log import log as logging
 
+from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import base
+from nova_ssm.tasks import destinations
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
 
@@ -57,6 +59,49 @@ class EndLostMove(base.NovaTask):
             _end_action(owner, uuid, exc)
             _add_fault(owner, instance, exc)
             _release(instance, details['task_state'])
+
+
+class GiveUpMove(base.NovaTask):
+    """Leave a server as it was before a move that no compute has begun.
+
+    It gets back what it held, the migration record ends, the ports are
+    unbound from the destination. The task state goes last: until then it is
+    found again. Does nothing if somebody has touched the server meanwhile.
+
+    Recovery: finish it; the user is not told twice.
+    """
+
+    def execute(self, context: types.Context,
+                details: types.Properties | None) -> None:
+        if details is None:
+            return
+        uuid = details['group']
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            instance = moves.current(cctxt, uuid)
+            migration = moves.record(cctxt, details['migration'])
+            if (instance is None or migration is None or
+                    instance.task_state != details['task_state']):
+                return
+            self._give_up(cctxt, instance, migration)
+            owner = audit_steps.context_of(cctxt, instance,
+                                           details['request_id'])
+            exc = exception.MigrationError(
+                reason='nobody went on with it: the nova-conductor that '
+                       'began it is gone')
+            _end_action(owner, uuid, exc)
+            _add_fault(owner, instance, exc)
+            _release(instance, details['task_state'])
+
+    def _give_up(self, context: types.Context, instance: types.Instance,
+                 migration: types.Migration) -> None:
+        if not migration.is_live_migration:
+            abandoned_moves.put_flavor_back(context, instance)
+        elif migration.dest_compute:
+            destinations.unbind(self.manager, context, migration,
+                                migration.dest_compute)
+        moves.give_back(self.manager, context, instance, migration)
+        moves.fail_migration(context, migration.uuid)
 
 
 def _end_action(context: types.Context, uuid: str,

@@ -16,6 +16,7 @@ import copy
 from typing import Any
 
 from nova import context as nova_context
+from nova import objects
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
@@ -23,8 +24,10 @@ from nova_ssm.audit import certainty
 from nova_ssm.audit import findings
 from nova_ssm.audit import looks
 from nova_ssm.audit import survey
+from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
+from nova_ssm import exception
 from nova_ssm import keys
 from nova_ssm.tasks import base
 from nova_ssm.tasks import types
@@ -45,7 +48,7 @@ class LookAgain(base.NovaTask):
     effect = False
     default_provides = 'details'
 
-    def execute(self, kind: str, subject: str,
+    def execute(self, context: types.Context, kind: str, subject: str,
                 mark: str) -> types.Properties | None:
         found = self._look(kind, subject)
         if found is None or found.mark != mark:
@@ -53,10 +56,6 @@ class LookAgain(base.NovaTask):
                      subject)
             return None
         return found.details
-
-    def recover(self, kind: str, subject: str,
-                mark: str) -> types.Properties | None:
-        return self.execute(kind, subject, mark)
 
     def _look(self, kind: str, subject: str) -> findings.Finding | None:
         return looks.again(
@@ -76,17 +75,34 @@ class MakeSure(LookAgain):
         super().__init__(manager)
         self._inquiry = inquiry
 
-    def execute(self, kind: str, subject: str,
+    def execute(self, context: types.Context, kind: str, subject: str,
                 mark: str) -> types.Properties | None:
-        if super().execute(kind, subject, mark) is None:
+        details = super().execute(context, kind, subject, mark)
+        if details is None:
             return None
         self._inquiry.make_sure(nova_context.get_admin_context(), PATIENCE)
+        for host in details.get('computes', ()):
+            self._ask_compute(context, details['cell'], host)
         # What was in somebody's hands has begun by now.
-        return super().execute(kind, subject, mark)
+        return super().execute(context, kind, subject, mark)
+
+    def _ask_compute(self, context: types.Context, cell: str,
+                     host: str) -> None:
+        """Have a compute answer behind what it was sent before."""
+        with nova_context.target_cell(context, objects.CellMapping.get_by_uuid(
+                context, cell)) as cctxt:
+            if not (compat.ping_compute(cctxt, host, ANSWER) and
+                    compat.ping_alt(self.manager.compute_rpcapi, cctxt, host,
+                                    ANSWER)):
+                raise exception.Uncertain(
+                    'compute %s has not answered: it may have been told'
+                    % host)
 
 
 #: Seconds to ask the conductors: the lease of a dead one has to run out.
 PATIENCE = 25.0
+#: Seconds that a compute has to answer.
+ANSWER = 5.0
 
 
 class TakeRequest(base.NovaTask):

@@ -173,7 +173,7 @@ def test_a_compute_that_was_not_told_is_asked_about(cloud):
     cloud.hold(server, cloud.node('host1', 'node1'))
     [finding] = stuck(cloud).values()
     assert not finding.safe
-    assert finding.details['host'] == 'host1'
+    assert finding.details['computes'] == ['host1']
 
 
 def test_a_compute_that_builds_others_may_come_to_it(cloud):
@@ -255,8 +255,7 @@ def test_to_end_it_twice_is_to_end_it_once(cloud):
 def fail(cloud, server, **changed):
     from nova_ssm.tasks import audit_builds
     audit_builds.FailStuckBuild(cloud.manager).execute(
-        cloud.context, {'group': server, 'host': None,
-                        'cell': cloud.cells['cell1'].uuid})
+        cloud.context, {'group': server, 'cell': cloud.cells['cell1'].uuid})
 
 
 def test_a_stuck_build_fails(cloud):

@@ -21,6 +21,7 @@ from nova import objects
 from nova_ssm.audit import kinds
 from nova_ssm.audit import looks
 from nova_ssm.audit import repairs
+from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm import exception
@@ -33,6 +34,8 @@ UNKNOWN = 'aaaaaaaa-0000-4000-8000-000000000001'
 def quick(monkeypatch):
     """No time passes between two looks."""
     monkeypatch.setattr(looks, 'wait', lambda db, settle: None)
+    for ping in ('ping_compute', 'ping_alt'):
+        monkeypatch.setattr(compat, ping, lambda *args: True)
 
 
 def find(cloud):
@@ -56,6 +59,26 @@ def lost_move(cloud):
     server = cloud.server(task_state=task_states.RESIZE_PREP)
     cloud.action(server)
     return server
+
+
+def stuck_move(cloud):
+    server = lost_move(cloud)
+    cloud.hold(cloud.migration(server, 'pre-migrating'),
+               cloud.node('host1', 'node1'))
+    cloud.hold(server, cloud.node('host2', 'node2'))
+    return server
+
+
+def is_as_before(cloud, server):
+    [(provider, _)] = cloud.placement.held[server].items()
+    with cloud.at('cell1') as context:
+        [node] = [node for node in objects.ComputeNodeList.get_all(context)
+                  if node.uuid == provider]
+        [migration] = objects.MigrationList.get_by_filters(
+            context, {'instance_uuid': server})
+    return (cloud.record(server).task_state, len(cloud.faults(server)),
+            node.host, migration.status, len(cloud.placement.held)) == (
+        None, 1, 'host1', 'error', 1)
 
 
 def orphan_allocation(cloud):
@@ -90,6 +113,7 @@ DAMAGES = {
     lost_move: lambda cloud, one: (
         cloud.record(one).task_state is None and
         len(cloud.faults(one)) == 1),
+    stuck_move: is_as_before,
     orphan_allocation: lambda cloud, one: not cloud.placement.held,
     given_back: lambda cloud, one: set(cloud.placement.held) == {one},
     misplaced: lambda cloud, one: len(cloud.placement.held[one]) == 1,
@@ -263,6 +287,15 @@ def test_who_writes_the_first_row_has_the_request(cloud, damage,
     assert {name for name, _ in cloud.run_posted()} == {
         'repair_' + damage.__name__}
     assert queries.flow(cloud.db, finding.details['fence']).name == 'resize'
+
+
+def test_a_compute_that_does_not_answer_may_have_been_told(
+        cloud, monkeypatch):
+    server = stuck_move(cloud)
+    post(cloud)
+    monkeypatch.setattr(compat, 'ping_compute', lambda *args: False)
+    assert cloud.run_posted() == [('repair_stuck_move', 'REVERTED')]
+    assert cloud.record(server).task_state == task_states.RESIZE_PREP
 
 
 def test_what_a_failed_flow_has_left_is_repaired_beside_it(cloud):
