@@ -45,7 +45,7 @@ def move(request: str, server: str, request_id: str) -> str:
 def repair(kind: str, subject: str, turn: int) -> str:
     """The flow that repairs a finding of an audit.
 
-    :param turn: a number that all have who look at the same time
+    :param turn: how often that was tried before
     """
     return _key('repair', kind, subject, str(turn))
 

@@ -264,7 +264,9 @@ def _note_migration(survey: _Survey, nodes: dict[str, Node], one: _Consumer,
     one.server = migration.instance_uuid
     one.trace = 'it is a migration of server %s, which is over (%s)' % (
         migration.instance_uuid, migration.status)
-    one.lives = migration.status not in OVER or not survey.is_old(migration)
+    # With a server its migrations are deleted, whatever their status.
+    one.lives = (not survey.is_old(migration) or
+                 not migration.deleted and migration.status not in OVER)
     one.records = [(record, cell) for record, cell in records
                    if not record.deleted]
     if not one.records:

@@ -103,6 +103,5 @@ class Auditor:
         found = [one for one in looks.find(
             self._begin, [kind for kind in kinds.KINDS.values()
                           if kind.quick], SETTLE) if one.safe]
-        return len(repairs.post(self._runner.board, found,
-                                queries.clock(self._runner.db),
-                                self._runner.db))
+        return len(repairs.post(self._runner.board, found, self._runner.db,
+                                patient=True))

@@ -74,12 +74,13 @@ def _uuids(requests: Iterable[objects.BuildRequest]) -> set[str]:
 def _lost_of(survey: _Survey, group: list[objects.BuildRequest],
              records: dict[str, list[Any]]) -> Iterator[findings.Finding]:
     """The servers of one request."""
-    first = next((request.instance_uuid for request in group
-                  if request.instance.launch_index == 0), None)
+    first = _first_of(survey, group)
     project = group[0].project_id
     if first is None and queries.project_unfinished(survey.db, project,
                                                     PARENT):
         return      # perhaps of the server that was deleted meanwhile
+    if first is not None and survey.owned([first]):
+        return
     servers = sorted(_uuids(group))
     if any(record.host for uuid in servers
            for record, _cell in records.get(uuid, ())):
@@ -99,6 +100,22 @@ def _lost_of(survey: _Survey, group: list[objects.BuildRequest],
                    'delete it and create it anew',
             safe=first is not None,
             state=(request.id, *_states(known)), details=details)
+
+
+def _first_of(survey: _Survey, group: list[objects.BuildRequest]
+              ) -> str | None:
+    """The server that the flow of a request is named after.
+
+    Its build request, or its record; None if both are gone.
+    """
+    for request in group:
+        if request.instance.launch_index == 0:
+            return request.instance_uuid
+    known = survey.find({'project_id': group[0].project_id,
+                         'reservation_id': group[0].instance.reservation_id},
+                        read_deleted=True)
+    return next((record.uuid for record, _cell in known
+                 if record.launch_index == 0), None)
 
 
 def _states(records: list[Any]) -> Iterator[tuple[Any, ...]]:
@@ -125,22 +142,30 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
     """Servers in a cell that wait for a host that will not come.
 
     The conductor died between the server's record and the word to a
-    compute, or with the request to try another host.
+    compute, or with the request to try another host; or a compute that was
+    calling it has given the build up without a word.
     """
-    filters: dict[str, Any] = {'task_state': task_states.SCHEDULING,
-                               'deleted': False}
+    filters: dict[str, Any] = {'deleted': False}
     if only is not None:
         filters['uuid'] = sorted(only)
+    elif survey.thorough:
+        filters['vm_state'] = vm_states.BUILDING
+    else:
+        filters['task_state'] = task_states.SCHEDULING
     found = {record.uuid: (record, cell)
              for record, cell in survey.find(filters)
              if record.vm_state == vm_states.BUILDING and
-             not record.host and survey.is_old(record)}
+             not record.host and survey.is_old(record) and
+             (record.task_state == task_states.SCHEDULING or
+              record.task_state is None and _has_given_up(record))}
     owned = survey.owned(found)
     for uuid, (record, cell) in found.items():
         if uuid in owned or _is_asked_for(survey, uuid):
             continue
         held = survey.report.get_allocs_for_consumer(
             survey.context, uuid).get('allocations') or {}
+        if held and record.task_state is None:
+            continue        # a compute is at it, or claims for it
         host = host_of(survey, held, cell) if held else None
         if held and (host is None or not _is_idle(survey, record, cell,
                                                   host)):
@@ -186,13 +211,18 @@ def host_of(survey: _Survey, held: dict[str, Any], cell: Any) -> str | None:
     return next(survey.in_cells(work, [cell]), None)
 
 
+def _has_given_up(record: Any) -> bool:
+    """Whether a compute does not wait any more for a conductor's answer."""
+    since = survey_module.touched(record) or 0
+    return since <= survey_module.now() - CONF.rpc_response_timeout - 10
+
+
 def _is_idle(survey: _Survey, record: Any, cell: Any, host: str) -> bool:
     """Whether a compute would have begun to build by now.
 
     A build that waits for a slot shows nowhere; but then others build.
     """
-    since = survey_module.touched(record) or 0
-    if since > survey_module.now() - CONF.rpc_response_timeout - 10:
+    if not _has_given_up(record):
         return False
 
     def work(context: Any, _cell: Any) -> Iterator[bool]:

@@ -54,6 +54,11 @@ class Finding:
         return (self.kind, self.subject)
 
     @property
+    def group(self) -> tuple[str, str]:
+        """Names what is repaired together: the servers of one request."""
+        return (self.kind, self.details['group'])
+
+    @property
     def mark(self) -> str:
         """Stands for its state: the same as long as nobody touches it."""
         return hashlib.sha256(json.dumps(

@@ -20,6 +20,7 @@ from nova_ssm.audit import allocations
 from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import moves
+from nova_ssm.audit import records
 from nova_ssm.audit import survey
 
 _Find: TypeAlias = Callable[
@@ -61,4 +62,8 @@ KINDS = {kind.name: kind for kind in (
           allocations.orphans),
     _kind(allocations.MISPLACED, 'servers with allocations on hosts where '
           'they are not', allocations.misplaced),
+    _kind(records.MAPPING, 'instance mappings without an instance, or a '
+          'request for one', records.mappings),
+    _kind(records.MIGRATION, 'migrations without an end',
+          records.migrations),
 )}

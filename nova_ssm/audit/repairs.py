@@ -28,36 +28,44 @@ from nova_ssm import keys
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds after which a finding that is still there is repaired once more.
+#: Seconds after which a finding that is still there is repaired once more;
+#: twice as many each time, up to about a day.
 AGAIN = 30.0
+_DOUBLED = 11
 
 
 def post(board: boards.Board, found: Iterable[findings.Finding],
-         clock: float, db: database.Database) -> dict[str, str]:
+         db: database.Database,
+         patient: bool = False) -> dict[tuple[str, str], str]:
     """Post the flows that repair findings, one for those of one request.
 
     All who post at the same time post the same flows: each is there once.
 
-    :param clock: now, on the clock of the journal's database
-    :returns: the uuids of the flows, by the subjects that they are posted
-        for
+    :param patient: not so soon again, if it did not help
+    :returns: the uuids of the flows, by kind and group of the findings
     """
-    posted: dict[str, str] = {}
+    posted: dict[tuple[str, str], str] = {}
     for one in found:
-        group = one.details['group']
-        if group in posted:
+        if one.group in posted:
             continue
-        posted[group] = _post(board, one, group, int(clock / AGAIN), db)
+        uuid = _post(board, one, one.group[1], db, patient)
+        if uuid is not None:
+            posted[one.group] = uuid
     return posted
 
 
 def _post(board: boards.Board, one: findings.Finding, group: str,
-          turn: int, db: database.Database) -> str:
+          db: database.Database, patient: bool) -> str | None:
     kind = kinds.KINDS[one.kind]
-    for flow in queries.flows(db, unfinished=True, subject=group, limit=10):
-        if flow.name == kind.flow:
-            return flow.uuid
-    uuid = keys.repair(one.kind, group, turn)
+    earlier = [flow for flow in queries.flows(db, subject=group, limit=1000)
+               if flow.name == kind.flow]
+    if earlier and earlier[0].finished_at is None:
+        return earlier[0].uuid
+    if earlier and patient and (
+            queries.clock(db) - earlier[0].created_at <
+            AGAIN * 2 ** min(len(earlier) - 1, _DOUBLED)):
+        return None
+    uuid = keys.repair(one.kind, group, len(earlier))
     request = journal.FlowRequest(
         name=kind.flow, subject=group, project_id=one.project, uuid=uuid,
         context=nova_context.get_admin_context(),

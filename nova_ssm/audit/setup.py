@@ -14,10 +14,13 @@
 
 from typing import Any
 
+from nova.conductor import rpcapi
 import nova.conf
 from nova import config
 from nova import objects
+from nova import rpc
 from oslo_config import cfg
+import oslo_messaging as messaging
 
 _done: set[int] = set()
 
@@ -33,6 +36,10 @@ def configure(conf: cfg.ConfigOpts) -> None:
         config.set_lib_defaults()
         from nova.db.api import api as api_db
         from nova.db.main import api as main_db
+        # Of a cell is known where its message queue is, too; none is asked.
+        rpc.init(conf)
+        # It makes rpc_response_timeout known.
+        rpc.get_client(messaging.Target(topic=rpcapi.RPC_TOPIC))
         main_db.configure(conf)
         api_db.configure(conf)
         _done.add(id(conf))

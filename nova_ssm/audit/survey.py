@@ -46,15 +46,18 @@ class Survey:
     :param db: the journal's database
     :param age: seconds for which nobody may have touched what is stuck
     :param report: the client of placement; made when it is first needed
+    :param thorough: ask also what no index helps with
     :ivar unseen: the cells that could not be read: what is not found there
         may be there
     """
 
     def __init__(self, db: database.Database, age: float,
                  report: Callable[[], Any],
-                 say: Callable[[str], None] = LOG.debug) -> None:
+                 say: Callable[[str], None] = LOG.debug,
+                 thorough: bool = False) -> None:
         self.db = db
         self.age = age
+        self.thorough = thorough
         self.say = say
         self.context = nova_context.get_admin_context()
         self.unseen: dict[str, str] = {}

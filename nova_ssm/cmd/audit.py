@@ -160,7 +160,7 @@ class _Bench:
     def _begin(self, age: float | None = None) -> Any:
         return self.survey.Survey(      # type: ignore[attr-defined]
             self._journal, self._args.older if age is None else age,
-            self._report, self._say)
+            self._report, self._say, thorough=True)
 
     def _say(self, text: str) -> None:
         """Progress, for who waits; the answer is on the other channel."""
@@ -185,12 +185,12 @@ class _Bench:
             self._app.conf, 'nova-ssm')
         board = runtime.runner.board
         posted = self.repairs.post(     # type: ignore[attr-defined]
-            board, chosen, queries.clock(self._journal), self._journal)
+            board, chosen, self._journal)
         groups = {one.details['group'] for one in chosen}
         self._wait(set(posted.values()), groups)
         results = {}
         for one in chosen:
-            uuid = posted[one.details['group']]
+            uuid = posted[one.group]
             results[one.key] = (uuid, self._result(one, uuid))
         return results
 

@@ -26,6 +26,7 @@ from nova_ssm.engine import registry
 from nova_ssm.tasks import audit_allocations
 from nova_ssm.tasks import audit_builds
 from nova_ssm.tasks import audit_moves
+from nova_ssm.tasks import audit_records
 from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import types
 
@@ -126,13 +127,36 @@ def repair_misplaced_allocation(manager: types.Manager
         audit_allocations.RemoveMisplaced(manager))
 
 
+def repair_orphan_mapping(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for an instance mapping without an instance.
+
+    1. see whether that is still so
+    2. remove it, or mark it as that of a deleted server
+    """
+    return linear_flow.Flow('repair_orphan_mapping').add(
+        audit_steps.LookAgain(manager),
+        audit_records.EndMapping(manager))
+
+
+def repair_endless_migration(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for a migration record that nobody ends.
+
+    1. see whether that is still so
+    2. free what it holds, or give it back to the server; end it
+    """
+    return linear_flow.Flow('repair_endless_migration').add(
+        audit_steps.LookAgain(manager),
+        audit_records.EndMigration(manager))
+
+
 def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
                ) -> list[registry.FlowType]:
     """The flows of all repairs, for the registry."""
     asking = (repair_lost_build, repair_lost_move, repair_stuck_build,
               repair_stuck_move)
     others = (end_lost_build, end_lost_move, repair_orphan_allocation,
-              repair_misplaced_allocation)
+              repair_misplaced_allocation, repair_orphan_mapping,
+              repair_endless_migration)
     return [registry.FlowType(make.__name__, '1.0', functools.partial(
         make, manager, inquiry)) for make in asking] + [
         registry.FlowType(make.__name__, '1.0',

@@ -62,14 +62,15 @@ class EndLostBuild(base.NovaTask):
         owner = audit_steps.context_of(context, request.instance)
         exc = exception.BuildAbortException(instance_uuid=uuid, reason=_LOST)
         spec = _spec_of(context, request.instance)
+        disks = _new_disks(owner, request.block_device_mappings)
         record, cell = _find(context, uuid)
         if record is not None and not cell.is_cell0():
             burial.leave_in_error(
                 self.manager, owner, exc, record, cell, request, spec,
-                request.block_device_mappings, request.tags)
+                disks, request.tags)
         else:
             burial.bury(self.manager, owner, exc, [request], spec,
-                        request.block_device_mappings, request.tags)
+                        disks, request.tags)
         self.manager.report_client.delete_allocation_for_instance(
             context, uuid, force=True)
 
@@ -85,6 +86,15 @@ def _spec_of(context: types.Context,
             context, instance.uuid, {}, instance.flavor, None, None, {},
             None, instance.availability_zone, project_id=instance.project_id,
             user_id=instance.user_id)
+
+
+def _new_disks(context: types.Context, disks: types.Disks) -> types.Disks:
+    """Disks as they came by RPC: those of a build request cannot be saved."""
+    return objects.BlockDeviceMappingList(context, objects=[
+        objects.BlockDeviceMapping(context, **{
+            name: getattr(disk, name) for name in disk.fields
+            if disk.obj_attr_is_set(name) and name != 'id'})
+        for disk in disks])
 
 
 def _find(context: types.Context, uuid: str
@@ -134,7 +144,7 @@ class FailStuckBuild(base.NovaTask):
         instance.vm_state, instance.task_state = vm_states.ERROR, None
         try:
             instance.save(expected_vm_state=[vm_states.BUILDING],
-                          expected_task_state=[task_states.SCHEDULING])
+                          expected_task_state=[task_states.SCHEDULING, None])
         except (exception.UnexpectedTaskStateError,
                 exception.InstanceNotFound) as exc:
             LOG.info('The server is left as it is: %s', exc,

@@ -140,13 +140,12 @@ class TakeRequest(base.NovaTask):
         """Whether the flow that is there is one of ours."""
         runner = self.manager.ssm.runner
         there = queries.flow(runner.db, request.uuid)
-        if there.name == self._flow:
-            return True
         if there.finished_at is None:
-            LOG.info('Request %s has begun after all: flow %s', request.uuid,
+            LOG.info('Request %s has begun: flow %s', request.uuid,
                      there.name)
-            return False
-        # It is over, and has left what was found.
+            return there.name == self._flow
+        # It is over, and has left what was found: the request's own flow,
+        # or an earlier one of ours that failed.
         request.uuid = keys.repair('end', flow_uuid, 0)
         try:
             runner.board.start(request, owner=None)

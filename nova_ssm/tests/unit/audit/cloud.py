@@ -168,7 +168,8 @@ class Cloud:
             raise Crash(name)
 
     def survey(self, age=60.0):
-        return survey.Survey(self.db, age, lambda: self.placement)
+        return survey.Survey(self.db, age, lambda: self.placement,
+                             thorough=True)
 
     # -- what Nova's services leave ---------------------------------------
 
@@ -209,7 +210,12 @@ class Cloud:
         objects.BuildRequest(
             self.context, instance=instance, instance_uuid=server,
             project_id=PROJECT, tags=objects.TagList(),
-            block_device_mappings=objects.BlockDeviceMappingList()).create()
+            block_device_mappings=objects.BlockDeviceMappingList(objects=[
+                objects.BlockDeviceMapping(
+                    source_type='image', destination_type='local',
+                    boot_index=0, device_type='disk', volume_size=0,
+                    guest_format=None, no_device=False,
+                    device_name=None)])).create()
         objects.InstanceMapping(
             self.context, instance_uuid=server, project_id=PROJECT,
             user_id=USER, cell_mapping=None, queued_for_delete=False

@@ -98,6 +98,17 @@ def test_what_a_migration_holds_that_is_over_is_safe_to_free(
         migration, server, True)
 
 
+def test_what_the_migration_of_a_deleted_server_holds_is_safe_to_free(
+        cloud, nodes):
+    """Nova deletes the record with the server, whatever its status."""
+    server = cloud.server()
+    migration = cloud.migration(server, 'running')
+    cloud.delete(server)
+    cloud.hold(migration, nodes[0])
+    [finding] = orphans(cloud).values()
+    assert (finding.subject, finding.safe) == (migration, True)
+
+
 @pytest.mark.parametrize('busy', ('task', 'flow', 'fresh'))
 def test_while_somebody_works_on_the_server_nothing_is_found(
         cloud, nodes, busy):

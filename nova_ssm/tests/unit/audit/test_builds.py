@@ -102,6 +102,23 @@ def test_nothing_is_safe_if_the_first_server_was_deleted(cloud):
     assert not any(one.safe for one in found.values())
 
 
+@pytest.mark.parametrize('deleted', (False, True))
+def test_the_first_server_may_have_come_farther(cloud, deleted):
+    """Its record tells the name of the flow, also when it is deleted."""
+    reservation = 'r-12345678'
+    first = cloud.server(reservation_id=reservation, launch_index=0)
+    if deleted:
+        cloud.delete(first)
+    for index in (1, 2):
+        cloud._ask_one(reservation, index, 3, cloud_module.LONG)
+    found = lost(cloud)
+    assert len(found) == 2 and all(one.safe for one in found.values())
+    assert {one.details['fence'] for one in found.values()} == {
+        keys.build(first)}
+    cloud.flow('build_instance', first)
+    assert not lost(cloud)
+
+
 def test_a_build_whose_first_server_was_deleted_is_under_way(cloud):
     """The parent flow is named after a server that is not there."""
     cloud.ask(3, first=1)
@@ -152,6 +169,28 @@ def test_a_lost_reschedule_is_stuck(cloud):
     {'vm_state': vm_states.ACTIVE}))
 def test_who_is_at_work_is_not_stuck(cloud, changed):
     cloud.server(**{**SCHEDULING, **changed})
+    assert not stuck(cloud)
+
+
+GIVEN_UP = {**SCHEDULING, 'task_state': None}
+
+
+def test_what_a_compute_gave_up_without_a_word_is_stuck(cloud):
+    """Its call to the dead conductor was not answered."""
+    server = cloud.server(**GIVEN_UP)
+    assert set(stuck(cloud)) == {server}
+    assert set(stuck(cloud, {server})) == {server}
+    fail(cloud, server)
+    assert cloud.record(server).vm_state == 'error'
+
+
+def test_a_compute_that_may_wait_for_an_answer_has_not_given_up(cloud):
+    cloud.server(age=65, **GIVEN_UP)
+    assert not stuck(cloud)
+
+
+def test_a_compute_that_has_claimed_has_not_given_up(cloud):
+    cloud.hold(cloud.server(**GIVEN_UP), cloud.node('host1', 'node1'))
     assert not stuck(cloud)
 
 

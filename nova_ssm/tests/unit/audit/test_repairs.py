@@ -42,8 +42,8 @@ def find(cloud):
     return looks.find(cloud.survey, kinds.KINDS.values(), 5)
 
 
-def post(cloud, clock=1000.0):
-    return repairs.post(cloud.runner.board, find(cloud), clock, cloud.db)
+def post(cloud, **kwargs):
+    return repairs.post(cloud.runner.board, find(cloud), cloud.db, **kwargs)
 
 
 def lost_build(cloud):
@@ -100,6 +100,33 @@ def misplaced(cloud):
     return server
 
 
+def orphan_mapping(cloud):
+    [server] = cloud.ask()
+    objects.BuildRequest.get_by_instance_uuid(cloud.context, server).destroy()
+    cloud.backdate('api', 'instance_mappings', 'instance_uuid', server,
+                   cloud_module.LONG)
+    return server
+
+
+def is_unmapped(cloud, server):
+    return not list(objects.InstanceMappingList.get_by_instance_uuids(
+        cloud.context, [server]))
+
+
+def endless_migration(cloud):
+    server = cloud.server()
+    cloud.delete(server)
+    migration = cloud.migration(server, 'running')
+    cloud.hold(migration, cloud.node('host1', 'node1'))
+    return migration
+
+
+def is_ended(cloud, migration):
+    with cloud.at('cell1') as context:
+        return (objects.Migration.get_by_uuid(context, migration).status
+                == 'error' and not cloud.placement.held)
+
+
 def is_in_error(cloud, server, cell='cell1'):
     record = cloud.record(server, cell)
     return (record.vm_state, record.task_state, len(cloud.faults(
@@ -116,6 +143,8 @@ DAMAGES = {
     stuck_move: is_as_before,
     orphan_allocation: lambda cloud, one: not cloud.placement.held,
     given_back: lambda cloud, one: set(cloud.placement.held) == {one},
+    orphan_mapping: is_unmapped,
+    endless_migration: is_ended,
     misplaced: lambda cloud, one: len(cloud.placement.held[one]) == 1,
 }
 
@@ -201,9 +230,10 @@ def test_is_repaired_though_killed_behind_each_change(cloud, damage):
 def test_is_left_alone_if_it_is_none_any_more(cloud, damage):
     """What has been put right between finding and repair."""
     subject = damage(cloud)
-    post(cloud)
     held = dict(cloud.placement.held)
-    for one in (subject, *held):
+    owned = {subject, *held, *(one.server for one in find(cloud))} - {None}
+    post(cloud)
+    for one in owned:
         cloud.flow('resize', one)
     cloud.sql("UPDATE ssm_flows SET owner = 'x' WHERE name = 'resize'")
     cloud.sql("INSERT INTO ssm_workers VALUES ('x', 'h/1', 1, 1, 1, 1e12)")
@@ -229,10 +259,13 @@ def test_two_who_find_the_same_post_it_once(cloud):
 
 def test_it_is_repaired_once_more_if_it_is_still_there_later(cloud):
     lost_build(cloud)
-    [first] = post(cloud, clock=1000.0).values()
+    [first] = post(cloud).values()
     cloud.sure.side_effect = exception.Uncertain('nobody answers')
     assert cloud.run_posted() == [('repair_lost_build', 'REVERTED')]
-    [second] = post(cloud, clock=1000.0 + repairs.AGAIN).values()
+    assert not post(cloud, patient=True)
+    cloud.sql('UPDATE ssm_flows SET created_at = created_at - %d' %
+              (repairs.AGAIN + 1))
+    [second] = post(cloud, patient=True).values()
     assert first != second
     cloud.sure.side_effect = None
     cloud.run_posted()
@@ -324,6 +357,49 @@ def test_what_a_consumer_held_is_in_the_journal_and_can_be_had_again(cloud):
     [(_, state)] = cloud.run_posted()
     assert state == 'REVERTED'
     assert cloud.placement.held == held
+
+
+def test_what_does_not_help_is_tried_more_and_more_seldom(cloud):
+    lost_build(cloud)
+    cloud.sure.side_effect = exception.Uncertain('nobody answers')
+    tried = []
+    for minute in range(64):
+        cloud.sql('UPDATE ssm_flows SET created_at = created_at - 60')
+        if post(cloud, patient=True):
+            tried.append(minute)
+            cloud.run_posted()
+    gaps = [later - one for one, later in zip(
+        tried, tried[1:], strict=False)]
+    assert 4 < len(tried) < 10
+    assert gaps == sorted(gaps)
+
+
+def test_an_end_that_failed_is_begun_once_more(cloud, monkeypatch):
+    server = lost_build(cloud)
+    with monkeypatch.context() as broken:
+        broken.setattr(objects.BuildRequest, 'get_by_instance_uuid',
+                       lambda *args: {}['broken'])
+        post(cloud)
+        assert ('end_lost_build', 'REVERTED') in cloud.run_posted()
+    post(cloud)
+    assert ('end_lost_build', 'SUCCESS') in cloud.run_posted()
+    assert is_in_error(cloud, server, 'cell0')
+
+
+def test_servers_of_one_request_may_be_stuck_in_several_ways(cloud):
+    """The first one had come to a cell, the others not."""
+    reservation = 'r-12345678'
+    first = cloud.server(reservation_id=reservation, launch_index=0,
+                         vm_state=vm_states.BUILDING, host=None, node=None,
+                         task_state=task_states.SCHEDULING)
+    other = cloud._ask_one(reservation, 1, 2, cloud_module.LONG)
+    assert len(post(cloud)) == 2
+    cloud.run_posted()
+    # While the request is ended, nobody else touches its servers.
+    post(cloud)
+    cloud.run_posted()
+    assert is_in_error(cloud, first)
+    assert is_in_error(cloud, other, 'cell0')
 
 
 def test_the_flow_of_a_repair_is_shown_with_its_subject(cloud):

@@ -1,0 +1,154 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Records that have lost what they belong to."""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from nova.compute import vm_states
+from nova import objects
+
+from nova_ssm.audit import findings
+from nova_ssm.audit import moves
+from nova_ssm.audit import survey as survey_module
+
+MAPPING, MIGRATION = 'orphan-mapping', 'endless-migration'
+
+#: Migration records in these are under way.
+_UNDER_WAY = ('accepted', 'queued', 'preparing', 'running', 'pre-migrating',
+              'migrating', 'post-migrating')
+
+_Survey = survey_module.Survey
+
+
+def mappings(survey: _Survey, only: Collection[str] | None = None
+             ) -> Iterator[findings.Finding]:
+    """Instance mappings without an instance, or a request for one."""
+    for some in _mappings(survey, only):
+        candidates = {mapping.instance_uuid: mapping for mapping in some
+                      if not mapping.queued_for_delete and
+                      survey.is_old(mapping)}
+        records = survey.records(candidates)
+        asked = _asked_for(survey)
+        owned = survey.owned(candidates)
+        if not survey.complete:
+            return      # the record may be in a cell that could not be read
+        for uuid, mapping in sorted(candidates.items()):
+            found = records.get(uuid, [])
+            if (uuid in asked or uuid in owned or
+                    any(not record.deleted or not survey.is_old(record)
+                        for record, _cell in found)):
+                continue
+            yield _mapping(mapping, found)
+
+
+def _mappings(survey: _Survey, only: Collection[str] | None
+              ) -> Iterator[Iterable[objects.InstanceMapping]]:
+    """All mappings, or those of some servers, in handfuls."""
+    if only is not None:
+        for some in survey_module.batched(only):
+            yield objects.InstanceMappingList.get_by_instance_uuids(
+                survey.context, list(some))
+        return
+    for cell in [None, *survey.cells]:
+        found = {mapping.instance_uuid: mapping for mapping in
+                 objects.InstanceMappingList.get_by_cell_id(
+                     survey.context, cell and cell.id)}
+        survey.say('%d instance mappings of %s' % (
+            len(found), cell.name or cell.uuid if cell else 'no cell'))
+        for some in survey_module.batched(found):
+            yield [found[uuid] for uuid in some]
+
+
+def _asked_for(survey: _Survey) -> set[str]:
+    """The servers that have a build request: they may have no record yet."""
+    return {request.instance_uuid for request in
+            objects.BuildRequestList.get_all(survey.context)}
+
+
+def _mapping(mapping: objects.InstanceMapping,
+             found: list[Any]) -> findings.Finding:
+    uuid = mapping.instance_uuid
+    if found:
+        why = 'the server was deleted, and its mapping was not told'
+        remedy = 'mark it as deleted, as Nova does'
+    elif mapping.cell_mapping is None:
+        why = ('the server was deleted while it was built, and the '
+               'conductor died before it removed it')
+        remedy = 'remove it, and the request spec'
+    else:
+        why = ('no cell has a record of it: a database was restored, or '
+               'cleaned by hand')
+        remedy = 'remove it, and the request spec'
+    return findings.Finding(
+        kind=MAPPING, subject=uuid, server=uuid, project=mapping.project_id,
+        since=survey_module.touched(mapping),
+        what='server %s is mapped%s, and there is no such server' % (
+            uuid, ' to cell %s' % (mapping.cell_mapping.name or
+                                   mapping.cell_mapping.uuid)
+            if mapping.cell_mapping else ''),
+        why=why, remedy=remedy,
+        safe=bool(found) or mapping.cell_mapping is None,
+        state=(mapping.id, mapping.cell_mapping and mapping.cell_mapping.uuid,
+               survey_module.touched(mapping), bool(found)),
+        details={'group': uuid, 'deleted': bool(found)})
+
+
+def migrations(survey: _Survey, only: Collection[str] | None = None
+               ) -> Iterator[findings.Finding]:
+    """Migration records that are under way, while the server is not."""
+    filters: dict[str, Any] = {'status': list(_UNDER_WAY)}
+    if only is not None:
+        filters['uuid'] = sorted(only)
+
+    def work(context: Any, cell: Any) -> Iterator[tuple[Any, Any]]:
+        for migration in objects.MigrationList.get_by_filters(
+                context, dict(filters)):
+            if survey.is_old(migration):
+                yield migration, cell
+
+    found = list(survey.in_cells(work))
+    records = survey.records({one.instance_uuid for one, _cell in found})
+    owned = survey.owned({one.instance_uuid for one, _cell in found})
+    for migration, cell in found:
+        server = migration.instance_uuid
+        living = [record for record, _cell in records.get(server, ())
+                  if not record.deleted]
+        if server in owned or not survey.complete or (
+                living and not _is_forgotten(migration, living)):
+            continue
+        yield findings.Finding(
+            kind=MIGRATION, subject=migration.uuid, server=server,
+            project=living[0].project_id if living else migration.project_id,
+            since=survey_module.touched(migration),
+            what='migration %s of server %s is %s, and nobody moves it' % (
+                migration.uuid, server, migration.status),
+            why='the server is in no task any more, and nobody ended it'
+                if living else 'the server was deleted on the way',
+            remedy='end it, and give the server back what it held' if living
+                   else 'end it, free what it holds',
+            safe=not living,
+            state=(migration.status, survey_module.touched(migration),
+                   *((record.host, record.vm_state) for record in living)),
+            details={'group': migration.uuid, 'server': server,
+                     'cell': cell.uuid})
+
+
+def _is_forgotten(migration: Any, living: list[Any]) -> bool:
+    """Whether nobody is at a move any more that its record says is on."""
+    since = survey_module.now() - moves.PATIENCE
+    return (migration.migration_type != 'evacuation' and
+            len(living) == 1 and living[0].task_state is None and
+            living[0].vm_state != vm_states.RESIZED and
+            all((survey_module.touched(row) or 0) <= since
+                for row in (migration, living[0])))

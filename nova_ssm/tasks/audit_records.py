@@ -1,0 +1,82 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How records end that have lost what they belong to."""
+
+from nova.conductor import manager as conductor_manager
+from nova import exception
+from nova import objects
+from oslo_log import log as logging
+
+from nova_ssm.tasks import base
+from nova_ssm.tasks import moves
+from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
+
+
+class EndMapping(base.NovaTask):
+    """Remove a mapping to no server, or mark it as that of a deleted one.
+
+    Gives what it was: so the journal has it.
+
+    Reversion strategy: none, it is the last step.
+    Recovery: do it again; what is gone stays gone.
+    """
+
+    default_provides = 'was'
+
+    def execute(self, context: types.Context, subject: str,
+                details: types.Properties | None) -> types.Properties | None:
+        if details is None:
+            return None
+        try:
+            mapping = objects.InstanceMapping.get_by_instance_uuid(
+                context, subject)
+        except exception.InstanceMappingNotFound:
+            return None
+        was = {'project': mapping.project_id, 'user': mapping.user_id,
+               'cell': mapping.cell_mapping and mapping.cell_mapping.uuid}
+        if details['deleted']:
+            mapping.queued_for_delete = True
+            mapping.save()
+            return was
+        self._forget_spec(context, subject)
+        mapping.destroy()
+        return was
+
+    @staticmethod
+    def _forget_spec(context: types.Context, uuid: str) -> None:
+        try:
+            objects.RequestSpec.get_by_instance_uuid(context, uuid).destroy()
+        except exception.RequestSpecNotFound:
+            LOG.debug('There is no request spec', instance_uuid=uuid)
+
+
+class EndMigration(base.NovaTask):
+    """End a migration record, and free or give back what it holds.
+
+    Recovery: do it again; the record ends last.
+    """
+
+    def execute(self, context: types.Context, subject: str,
+                details: types.Properties | None) -> None:
+        if details is None:
+            return
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            migration = moves.record(cctxt, subject)
+            if migration is None:
+                return
+            moves.give_back(self.manager, cctxt, objects.Instance(
+                cctxt, uuid=details['server']), migration)
+            moves.fail_migration(cctxt, subject)
