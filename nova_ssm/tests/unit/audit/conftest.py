@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from oslo_config import cfg
 import pytest
 
 from nova_ssm.engine import database
@@ -19,6 +20,9 @@ from nova_ssm.tests.unit.audit import cloud as cloud_module
 @pytest.fixture
 def cloud(tmp_path):
     """A cloud of two cells, in which nothing has happened."""
+    # Nova registers options of the command line, which it cannot once
+    # another test has read some.
+    cfg.CONF.reset()
     case = cloud_module.Case()
     case.setUp()
     url = 'sqlite:///%s' % (tmp_path / 'journal.db')
