@@ -16,6 +16,7 @@ from collections.abc import Callable
 import threading
 
 from oslo_config import cfg
+from oslo_log import log as logging
 
 from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import database
@@ -28,6 +29,8 @@ from nova_ssm import exception
 from nova_ssm import jobboards
 from nova_ssm import objects
 from nova_ssm import retention
+
+LOG = logging.getLogger(__name__)
 
 
 def open_vault(conf: cfg.ConfigOpts) -> serialization.Vault:
@@ -65,6 +68,7 @@ class Runtime:
         self.runner.board.probe()
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None
+        self._on_death: Callable[[str], None] | None = None
         #: What stops that goes on beside the flows.
         self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -83,6 +87,7 @@ class Runtime:
                     concurrency=self._conf.ssm.recovery_concurrency,
                     on_death=on_death)
                 self._recovery.start()
+                self._on_death = on_death
                 self._purger = purge.Purger(
                     self.runner.db, lambda: self.runner.worker.id,
                     self._ages)
@@ -110,7 +115,23 @@ class Runtime:
             if self._recovery is not None:
                 self._recovery.stop()
                 self._recovery = None
+                self._take_leave()
             if self._purger is not None:
                 self._purger.stop()
                 self._purger = None
             self.runner.close(patience)
+
+    def _take_leave(self) -> None:
+        """Let others look after whom this worker does not answer any more.
+
+        A compute that was calling it when it stopped is no better off than
+        one that was calling it when it died.
+        """
+        if self._on_death is None:
+            return
+        try:
+            self._on_death(self.runner.worker.id)
+        except Exception:
+            LOG.exception('Nobody could be asked to look after the computes '
+                          'that were calling this worker: "nova-ssm audit" '
+                          'finds servers that they have given up')

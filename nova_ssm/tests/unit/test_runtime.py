@@ -64,6 +64,29 @@ def test_starts_once_and_stops(conf):
     made.stop()
 
 
+def test_says_that_it_is_gone_when_it_is_stopped(conf):
+    """Computes may be calling it: somebody has to look after them."""
+    made, gone = runtime.Runtime(conf, 'conductor'), []
+    made.start(on_death=gone.append)
+    me = made.runner.worker.id
+    made.stop()
+    assert gone == [me]
+    assert workers(made) == 0
+    made.stop()
+    assert gone == [me]
+
+
+def test_stops_also_if_nobody_can_be_told(conf, caplog):
+    def away(worker_id):
+        raise OSError('the database is away')
+
+    made = runtime.Runtime(conf, 'conductor')
+    made.start(on_death=away)
+    made.stop()
+    assert workers(made) == 0
+    assert 'nova-ssm audit' in caplog.text
+
+
 def test_old_flows_are_removed_as_long_as_it_runs(conf):
     conf.set_override('keep_failed', 0, 'ssm')
     made = runtime.Runtime(conf, 'conductor')

@@ -61,7 +61,7 @@ def history(*tries):
 
 
 def unfit(host):
-    return ssm_exc.DestinationUnfit(host, exception.InvalidCPUInfo())
+    return ssm_exc.DestinationUnfit(host, exception.InvalidCPUInfo(reason='x'))
 
 
 def test_the_source_is_out_of_the_question(live, migration):
