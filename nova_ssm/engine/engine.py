@@ -32,6 +32,7 @@ from taskflow.engines.action_engine import compiler
 from taskflow.engines.action_engine import deciders
 from taskflow.engines.action_engine import engine as action_engine
 from taskflow import flow as taskflow_flow
+from taskflow.persistence.backends import impl_memory
 from taskflow.persistence import base
 from taskflow.persistence import models
 from taskflow import retry as taskflow_retry
@@ -195,6 +196,8 @@ class Engines:
         self._spare: dict[registry.FlowType, collections.deque[Engine]] = (
             collections.defaultdict(
                 lambda: collections.deque(maxlen=spare)))
+        self._nobody = models.FlowDetail('none', 'none')
+        self._nowhere = impl_memory.MemoryBackend({'deep_copy': False})
 
     def take(self, flow_type: registry.FlowType, detail: models.FlowDetail,
              backend: base.Backend) -> Engine:
@@ -208,7 +211,11 @@ class Engines:
 
     def give_back(self, flow_type: registry.FlowType,
                   engine: Engine) -> None:
-        """Keep an engine whose flow has begun with it, and succeeded."""
+        """Keep an engine whose flow has begun with it, and succeeded.
+
+        Nothing of what the flow was given, secrets among it, is kept.
+        """
+        engine.renew(self._nobody, self._nowhere)
         self._spare[flow_type].append(engine)
 
 

@@ -12,12 +12,16 @@
 
 """Engines that run one flow after the other."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from taskflow import exceptions as taskflow_exc
+from taskflow.persistence.backends import impl_memory
 
 from nova_ssm.engine import engine
+from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm.engine import registry
 from nova_ssm.engine import task
@@ -155,6 +159,29 @@ def test_only_some_engines_are_kept():
         engines.give_back(flow_type, engine.Engine(
             flow_type.factory(), None, None))
     assert len(engines._spare[flow_type]) == 2
+
+
+class Given:
+    """What a flow is given, and nobody else has."""
+
+
+def test_an_engine_keeps_nothing_of_a_flow_that_is_over():
+    """It may be a secret, or large."""
+    flow_type = registry.FlowType(
+        'flow', '1.0', lambda: helpers.linear(Count('one')))
+    engines = engine.Engines()
+    given, backend = Given(), impl_memory.MemoryBackend({'deep_copy': False})
+    known = weakref.ref(given)
+    detail = journal.new_detail('uuid', 'flow', {'number': given})
+    backend.get_connection().update_flow_details(detail, ignore_missing=True)
+    made = engines.take(flow_type, detail, backend)
+    made.compile()
+    made.prepare()
+    engines.give_back(flow_type, made)
+    del given, backend, detail
+    gc.collect()
+    assert known() is None
+    assert engines._spare[flow_type].pop() is made
 
 
 def test_progress_that_a_task_reports_is_seen_and_not_journaled(
