@@ -108,7 +108,11 @@ def _run_until(order, rehearsal, flow_type, rows):
 
 
 def _look(order, rehearsal):
-    """Look for flows of dead conductors until nothing is done any more."""
+    """Look for flows of dead conductors, a few times or until all are over.
+
+    A release does not know by what it finds in the table that the process of
+    another one is gone: it waits for the end of its lease.
+    """
     from nova_ssm.engine import recovery
     conductor = _conductor(order, rehearsal)
     kill = order.get('kill')
@@ -122,7 +126,11 @@ def _look(order, rehearsal):
         conductor.runner.after_commit = after_commit
     conductor.runner.worker.host = order['release']
     look = recovery.Recovery(conductor.runner, order['host'])
-    for _time in range(order['looks']):
+    looks, patience = 0, time.monotonic() + order['patience']
+    while looks < order['looks'] or (
+            conductor.runner.board.job_count and
+            time.monotonic() < patience):
+        looks += 1
         look.look()
         while any(thread.name.startswith('ssm-resume')
                   for thread in threading.enumerate()):

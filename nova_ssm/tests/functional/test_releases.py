@@ -116,6 +116,7 @@ class Cloud:
     def start(self, release, do, **more):
         order = {'do': do, 'release': release, 'url': self.url, 'key': KEY,
                  'log': str(self.log), 'host': 'host', 'looks': 2,
+                 'patience': 0,
                  'rehearsal': rehearsal.__file__, 'flow': FLOW, **more}
         return subprocess.Popen(
             [sys.executable, '-W', 'ignore', str(PROCESS),
@@ -183,7 +184,7 @@ def test_an_old_schema_is_an_error_that_says_what_to_do(cloud):
     # The old release works on with the new tables.
     cloud.run('old', 'check')
     killed = cloud.run('old', 'begin')['killed']
-    cloud.run('old', 'look')
+    cloud.run('old', 'look', patience=60)
     assert killed > 5
     cloud.assert_all_ended_once()
 
@@ -194,7 +195,7 @@ def test_this_release_goes_on_with_what_an_old_one_began(cloud):
     assert begun['killed'] > 5
     cloud.run('this', 'sync')
     cloud.log.write_text('')
-    cloud.run('this', 'look')
+    cloud.run('this', 'look', patience=60)
     cloud.assert_all_ended_once()
     called = cloud.log.read_text().splitlines()
     assert {line.split()[0] for line in called} == {'this'}
@@ -220,7 +221,7 @@ def test_what_is_newer_is_left_alone_and_the_reason_is_listed(cloud):
         assert flow['trouble'] == (
             'host this cannot go on: version 2.0 of the flow build_instance '
             'is not known here, only 1.0')
-    cloud.run('newer', 'look')
+    cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
     assert cloud.listed() == []
 
@@ -230,7 +231,7 @@ def test_a_newer_release_finishes_what_this_one_began(cloud):
     cloud.run('this', 'sync')
     begun = cloud.run('this', 'begin')
     assert begun['version'] == '1.0'
-    cloud.run('newer', 'look')
+    cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
     assert {flow.version for flow in cloud.flows()} == {'1.0'}
     assert 'OneMore' not in cloud.log.read_text()
@@ -249,7 +250,7 @@ def test_a_newer_object_in_a_known_flow_is_seen_in_its_row(cloud):
     for flow in left:
         assert 'RequestSpec 1.99 is not known here' in flow['trouble']
         assert flow['version'] == '1.0'
-    cloud.run('newer', 'look')
+    cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
 
 
@@ -263,5 +264,5 @@ def test_side_by_side_each_flow_ends_once(cloud, pair):
                     for release in pair]:
         cloud.end(process)
     # What the older one had claimed, and could not read, is free again.
-    cloud.run(pair[1], 'look')
+    cloud.run(pair[1], 'look', patience=60)
     cloud.assert_all_ended_once()

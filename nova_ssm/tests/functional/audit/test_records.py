@@ -19,8 +19,8 @@ import pytest
 
 from nova_ssm.audit import moves
 from nova_ssm.audit import records
-from nova_ssm.tests.unit.audit import cloud as cloud_module
-from nova_ssm.tests.unit.audit import test_repairs
+from nova_ssm.tests.functional.audit import cloud as cloud_module
+from nova_ssm.tests.functional.audit import test_repairs
 
 
 def mappings(cloud, only=None):

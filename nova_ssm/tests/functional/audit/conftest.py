@@ -14,7 +14,7 @@ from oslo_config import cfg
 import pytest
 
 from nova_ssm.engine import database
-from nova_ssm.tests.unit.audit import cloud as cloud_module
+from nova_ssm.tests.functional.audit import cloud as cloud_module
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm import exception
-from nova_ssm.tests.unit.audit import cloud as cloud_module
+from nova_ssm.tests.functional.audit import cloud as cloud_module
 
 UNKNOWN = 'aaaaaaaa-0000-4000-8000-000000000001'
 

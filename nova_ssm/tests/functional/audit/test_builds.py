@@ -21,7 +21,7 @@ from nova import objects
 
 from nova_ssm.audit import builds
 from nova_ssm import keys
-from nova_ssm.tests.unit.audit import cloud as cloud_module
+from nova_ssm.tests.functional.audit import cloud as cloud_module
 
 SCHEDULING = {'vm_state': vm_states.BUILDING, 'host': None, 'node': None,
               'task_state': task_states.SCHEDULING}

@@ -22,7 +22,7 @@ from nova import objects
 from nova_ssm.audit import moves
 from nova_ssm import keys
 from nova_ssm.tasks import audit_moves
-from nova_ssm.tests.unit.audit import cloud as cloud_module
+from nova_ssm.tests.functional.audit import cloud as cloud_module
 
 MOVES = (
     (instance_actions.RESIZE, task_states.RESIZE_PREP, keys.RESIZE),

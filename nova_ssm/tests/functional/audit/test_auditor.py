@@ -21,7 +21,7 @@ import pytest
 from nova_ssm.audit import auditor
 from nova_ssm.audit import looks
 from nova_ssm.engine import queries
-from nova_ssm.tests.unit.audit import test_repairs
+from nova_ssm.tests.functional.audit import test_repairs
 
 
 @pytest.fixture(autouse=True)
