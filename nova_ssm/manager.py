@@ -75,9 +75,12 @@ class ComputeTaskManager(manager.ComputeTaskManager):
     def graceful_shutdown(self, timeout: float) -> None:
         """Wait for the steps that are under way, and give the lease back.
 
-        :param timeout: seconds that are left of Nova's own
+        :param timeout: seconds that are left of Nova's own. If none are, Nova
+            goes on without us, and ends the process: the others wait for the
+            end of the lease.
         """
-        self.ssm.stop(timeout)
+        if timeout > 0:
+            self.ssm.stop(timeout)
 
     def _on_worker_death(self, worker_id: str) -> None:
         for workflow in self._each():

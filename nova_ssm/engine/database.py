@@ -57,6 +57,11 @@ TRANSIENT = (db_exc.DBDeadlock, db_exc.DBConnectionError,
              db_exc.RetryRequest, sa.exc.OperationalError,
              sa.exc.TimeoutError)
 
+#: After how many seconds the database gives up a transaction of ours that
+#: does not go on. Of a process that was stopped in the middle of one it would
+#: keep what the others need, for as long as its connection lasts.
+PATIENCE = 5
+
 
 class Database:
     """One database, its connections made when they are first needed.
@@ -120,7 +125,9 @@ class Database:
         if engine.dialect.name == 'sqlite':
             _wait_for_lock(engine)
         elif engine.dialect.name in ('mysql', 'mariadb'):
-            _wait_for_others(engine)
+            _on_connect(engine, _mysql_session)
+        elif engine.dialect.name == 'postgresql':
+            _on_connect(engine, _postgresql_session)
         return engine
 
     @contextlib.contextmanager
@@ -265,24 +272,45 @@ def _wait_for_lock(engine: sa.Engine) -> None:
         dbapi_connection.execute('PRAGMA busy_timeout = 30000')
 
 
-def _wait_for_others(engine: sa.Engine) -> None:
-    """Let a node of a Galera cluster answer with what is committed on all.
-
-    A claim that does not know of a lease that was renewed, or somebody who
-    resumes a flow and does not see its last row, would do things twice. What
-    only inserts, as most of our transactions, does not wait: it cannot be
-    committed beside a row of another node that it does not know of.
-    """
+def _on_connect(engine: sa.Engine,
+                setup: Callable[[Any], None]) -> None:
+    """Set up each new session."""
     @event.listens_for(engine, 'connect')
     def _connect(dbapi_connection: Any, record: Any) -> None:
         with dbapi_connection.cursor() as cursor:
-            cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
-            if any(row[1] == 'ON' for row in cursor.fetchall()):
-                # 1 for reads, 2 for updates and deletes.
-                cursor.execute('SET SESSION wsrep_sync_wait = 3')
+            setup(cursor)
+        # Settings of a transaction that is not committed are forgotten.
+        dbapi_connection.commit()
 
     # oslo.db has tried one already, and keeps it.
     engine.dispose()
+
+
+def _mysql_session(cursor: Any) -> None:
+    """Read what is committed on all nodes, and keep nobody waiting.
+
+    A claim that does not know of a lease that was renewed, or somebody who
+    resumes a flow and does not see its last row, would do things twice. What
+    only inserts, as most of our transactions, does not wait for the nodes of
+    a Galera cluster: it cannot be committed beside a row of another node
+    that it does not know of.
+    """
+    cursor.execute("SHOW VARIABLES WHERE Variable_name IN "
+                   "('wsrep_on', 'idle_write_transaction_timeout')")
+    known = dict(cursor.fetchall())
+    cursor.execute('SET SESSION innodb_lock_wait_timeout = %d' % PATIENCE)
+    if known.get('wsrep_on') == 'ON':
+        # 1 for reads, 2 for updates and deletes.
+        cursor.execute('SET SESSION wsrep_sync_wait = 3')
+    if 'idle_write_transaction_timeout' in known:       # MariaDB's
+        cursor.execute('SET SESSION idle_write_transaction_timeout = %d'
+                       % PATIENCE)
+
+
+def _postgresql_session(cursor: Any) -> None:
+    """Keep nobody waiting: see :data:`PATIENCE`."""
+    cursor.execute("SET idle_in_transaction_session_timeout = '%ds'"
+                   % PATIENCE)
 
 
 def _without_password(url: str) -> str:

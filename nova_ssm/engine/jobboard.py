@@ -219,7 +219,16 @@ class SQLJobBoard(base.JobBoard, boards.Board):
 
         def work(connection: sa.Connection) -> int:
             again = next(tries)
-            if self._swap_owner(connection, job, who, seize):
+            try:
+                swapped = self._swap_owner(connection, job, who, seize)
+            except db_exc.DBDeadlock:
+                if again:
+                    raise
+                # Others are not to wait for who holds it: nor do we.
+                raise taskflow_exc.UnclaimableJob(
+                    'flow %s is locked by another transaction'
+                    % job.uuid) from None
+            if swapped:
                 seq = _next_seq(connection, job.uuid)
                 rows.insert(connection, rows.build(
                     job.uuid, seq, who, [rows.Entry(states.CLAIM)]))

@@ -110,7 +110,9 @@ class Tables:
         return self.board.job_count
 
     def look_after(self) -> None:
-        queries.subjects_finished(self.db, ['build_instance'], 140)
+        lately = queries.clock(self.db) - 140
+        queries.has_flows(self.db, ['build_instance'], lately)
+        queries.subjects_finished(self.db, ['build_instance'], lately)
 
     def eldest(self) -> None:
         purge.eldest(self.db)

@@ -147,6 +147,15 @@ def test_the_service_stops_what_runs_within_its_own_time(journal,
     assert calls.mock_calls == [mock.call.suspend(), mock.call.stop(12)]
 
 
+def test_the_service_is_not_kept_when_no_time_is_left(journal, monkeypatch):
+    """Nova does not wait for us then, but goes on beside us."""
+    stop = mock.Mock()
+    monkeypatch.setattr(runtime.Runtime, 'stop', stop)
+    made = manager.ComputeTaskManager()
+    made.graceful_shutdown(0)
+    stop.assert_not_called()
+
+
 # -- what stops the start, and what it says -------------------------------
 
 def start():
