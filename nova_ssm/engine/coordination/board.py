@@ -292,7 +292,22 @@ class TaskflowBoard(boards.Board):
             self._thread = None
         # Closing a session frees what it has claimed, at once.
         if idle:
-            self._link.close()
+            self._close_link()
+
+    def _close_link(self) -> None:
+        """Close it, but do not let a client that hangs keep the process.
+
+        kazoo's was seen to wait for ever after its server had been away. The
+        server ends the session of a process that has ended.
+        """
+        closing = threading.Thread(target=self._link.close,
+                                   name='ssm-board-close', daemon=True)
+        closing.start()
+        closing.join(self._lease)
+        if closing.is_alive():
+            LOG.warning('The connection to the job board could not be closed '
+                        'within %s seconds: what it has claimed is free when '
+                        'its session ends', self._lease)
 
     # -- what nobody runs ---------------------------------------------------
 
