@@ -38,7 +38,7 @@ limit() {
   case $1 in
     lint | docs) echo 300 ;;
     setup | cloud-up | cloud) echo 1200 ;;
-    unit | boards | oracle | crash) echo 900 ;;
+    unit | functional | boards | oracle | crash) echo 900 ;;
     *) echo 600 ;;
   esac
 }
