@@ -64,8 +64,7 @@ step_boards() {
   apt_install "${DATABASES[@]}" "${BOARDS[@]}"
   cd "$ROOT"
   "$PYTHON" -m pytest -q nova_ssm/tests/servers nova_ssm/tests/boards
-  # Thirteen processes that sleep: for a machine with nothing else to do.
-  "$PYTHON" -m pytest -q nova_ssm/tests/ownership -k 'not slept_longer'
+  "$PYTHON" -m pytest -q nova_ssm/tests/ownership
   # The kill behind each row, which the unit tests try on SQLite.
   NOVA_SSM_TEST_DATABASE=postgresql "$PYTHON" -m pytest -q \
     nova_ssm/tests/unit/engine/test_{crashes,jobboard,recovery}.py

@@ -21,7 +21,6 @@ Each line that it reads from its input is the name of a flow to run.
 
 import json
 import logging
-import os
 import pathlib
 import signal
 import sys
@@ -117,7 +116,9 @@ class Conductor:
             # Not between the statement and the commit of a renewal: its row
             # would stay locked for as long as the process sleeps.
             with self.runner.worker._renewing:
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # To this thread: another one would have to wake up first,
+                # and this one would go on meanwhile.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def _after_commit(self, uuid: str, kind: str, atom: str | None,
                       state: str | None) -> None:
