@@ -41,6 +41,7 @@ from taskflow import storage as taskflow_storage
 
 from nova_ssm.engine import boards
 from nova_ssm.engine import database
+from nova_ssm.engine import events
 from nova_ssm.engine import exception
 from nova_ssm.engine import keeping
 from nova_ssm.engine import masking
@@ -110,6 +111,7 @@ class FlowLog:
         limited
     :ivar ended: the state that the flow is written to have ended in
     :ivar ownership: asked before each step
+    :ivar telling: tells others of each step
     """
 
     def __init__(self, db: database.Database,
@@ -138,6 +140,7 @@ class FlowLog:
         self.children: list[FlowRequest] = []
         self.ended: str | None = None
         self.mask = masking.Mask()
+        self.telling = events.NOBODY
         self.worker = worker
         self.ownership = ownership.Ownership(db, flow_uuid, worker, board)
         self._db = db
@@ -162,6 +165,7 @@ class FlowLog:
             self._note_running(detail)
         elif state in _KEPT:
             self._note_ended(detail)
+        self.telling.note(detail, self.tasks.get(detail.name), self.mask)
 
     def _note_running(self, detail: models.AtomDetail) -> None:
         # A retry goes from SUCCESS to SUCCESS: what comes now is new.

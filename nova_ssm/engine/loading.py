@@ -20,6 +20,7 @@ from taskflow.persistence import models
 from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
+from nova_ssm.engine import events
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
 from nova_ssm.engine import masking
@@ -35,6 +36,7 @@ class Loaded:
     """What the journal says of a flow.
 
     :param detail: for TaskFlow
+    :param flow: which one it is, in the version in which it was begun
     :param started: tasks of which only the start is journaled
     :param failed: the task that failed first, and its exception
     :param stuck: the task that could not be reverted, and its exception
@@ -42,12 +44,12 @@ class Loaded:
     :param ended: the state it ended in, None if it did not end
     :param missing: of each input that lacks a secret why it does
     :param incomplete: the same of each task, by its name, for what it gave
-    :param version: of the flow, as it was begun
     :param trouble: what the last one said who could not go on with it
     :param mask: knows the secrets of the flow
     """
 
     detail: models.FlowDetail
+    flow: events.Flow
     started: set[str] = dataclasses.field(default_factory=set)
     failed: tuple[str, BaseException] | None = None
     stuck: tuple[str, BaseException] | None = None
@@ -56,7 +58,6 @@ class Loaded:
     ended: str | None = None
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     incomplete: dict[str, str] = dataclasses.field(default_factory=dict)
-    version: str = '1.0'
     trouble: str | None = None
     mask: masking.Mask = dataclasses.field(default_factory=masking.Mask)
 
@@ -71,7 +72,7 @@ def load(db: database.Database, serializer: serialization.Serializer,
     flow, found = _rows(db, uuid)
     if flow is None:
         raise exception.FlowNotFound('there is no flow %s' % uuid)
-    loaded = Loaded(models.FlowDetail(name, uuid), version=flow.version,
+    loaded = Loaded(models.FlowDetail(name, uuid), events.Flow.of(flow),
                     trouble=flow.trouble)
     reading = serialization.Reading(mask=loaded.mask)
     try:
@@ -119,9 +120,8 @@ def _check(serializer: serialization.Serializer, row: rows.Row) -> None:
 
 def _rows(db: database.Database, uuid: str) -> tuple[Any, list[Any]]:
     def work(connection: sa.Connection) -> tuple[Any, list[Any]]:
-        flow = connection.execute(sa.select(
-            schema.flows.c.version, schema.flows.c.trouble).where(
-                schema.flows.c.uuid == uuid)).first()
+        flow = connection.execute(sa.select(schema.flows).where(
+            schema.flows.c.uuid == uuid)).first()
         return flow, list(connection.execute(
             sa.select(schema.journal).where(
                 schema.journal.c.flow_uuid == uuid).order_by(

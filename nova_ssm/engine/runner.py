@@ -22,21 +22,21 @@ from typing import Any, ClassVar
 from oslo_log import log as logging
 from taskflow import exceptions as taskflow_exc
 from taskflow.persistence import models
-from taskflow import states as taskflow_states
 
 from nova_ssm.engine import abreast
 from nova_ssm.engine import backend
 from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import engine as engine_module
+from nova_ssm.engine import events
 from nova_ssm.engine import exception
-from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import journal
 from nova_ssm.engine import loading
 from nova_ssm.engine import ownership
 from nova_ssm.engine import registry as registry_module
 from nova_ssm.engine import resuming
+from nova_ssm.engine import running
 from nova_ssm.engine import serialization
 from nova_ssm.engine import starts
 from nova_ssm.engine import states
@@ -103,6 +103,8 @@ class Runner:
         self.db = db
         self.registry = registry
         self.after_commit: journal.AfterCommit | None = None
+        #: Who is told of the flows that are run here.
+        self.listeners = events.Listeners()
         self.board: boards.Board = (board or sql_board)(db, serializer)
         self._engines = engine_module.Engines()
         self._helpers = abreast.Helpers(concurrency)
@@ -218,6 +220,7 @@ class Runner:
         log.ownership.lapses = lapses
         log.version = request.version
         log.mask = request.mask
+        log.telling = self.listeners.begin(request)
         detail = journal.new_detail(
             request.uuid, request.name,
             {**request.store, 'context': request.context})
@@ -251,7 +254,8 @@ class Runner:
             # Failing here is no reason to revert: it may be readable
             # elsewhere, or later.
             loaded = loading.load(self.db, self._serializer, uuid, name)
-            log.version = loaded.version
+            log.version = loaded.flow.version
+            log.telling = self.listeners.begin(loaded.flow, resumed=True)
             log.mask = loaded.mask
             log.started = loaded.started
             log.failed = loaded.failed
@@ -278,6 +282,7 @@ class Runner:
         try:
             yield
         except BaseException as exc:
+            log.telling.left(events.BROKEN)
             for uuid in (log.uuid, *(child.uuid for child in log.children)):
                 self.release(uuid, log.writer)
             if isinstance(exc, exception.JournalBroken):
@@ -310,10 +315,12 @@ class Runner:
             outcome = self._run_graph(log, detail, loaded)
         except exception.FlowSuspended as suspended:
             LOG.info('%s', suspended)
+            log.telling.left(events.SUSPENDED)
             self.release(log.uuid, log.writer)
             outcome = Outcome(log.uuid, LOST)
         except exception.FlowLost as lost:
             LOG.warning('%s; leaving it to its new owner', lost)
+            log.telling.left(events.LOST)
             self.release(log.uuid, log.writer)
             outcome = Outcome(log.uuid, LOST)
         # They are ours, whatever has become of their parent.
@@ -339,11 +346,12 @@ class Runner:
         else:
             if loaded is not None:
                 resuming.arm(engine, loaded)
-            state = _run_engine(engine, log)
+            state = running.run(engine, log)
             if state == states.SUCCESS:
                 results = engine.storage.fetch_all()
         log.end(state)
         self.board.finish(log.uuid, log.writer)
+        log.telling.ended(state, log.failed, log.mask)
         if loaded is None and state == states.SUCCESS:
             self._engines.give_back(self.registry.get(detail.name), engine)
         outcome = Outcome(log.uuid, state, results=results)
@@ -376,73 +384,6 @@ def sql_board(db: database.Database,
     """The board that needs no other service: the database's own."""
     return jobboard.SQLJobBoard(
         'nova_ssm', {'database': db, 'serializer': serializer})
-
-
-def _run_engine(engine: engine_module.Engine, log: journal.FlowLog) -> str:
-    """Run a graph to its end.
-
-    :returns: the state of the flow
-    """
-    try:
-        engine.run()
-    except Exception as exc:  # noqa: BLE001 - a task may raise anything
-        # The failure of a task comes out here too; the log has it.
-        state = engine.storage.get_flow_state()
-        if state == taskflow_states.FAILURE and _blame(engine, log, exc):
-            return _run_engine(engine, log)
-    state = engine.storage.get_flow_state()
-    if state not in _STATES:
-        raise RuntimeError('flow %s stopped in state %s' % (log.uuid, state))
-    if state == taskflow_states.REVERTED and not _is_undone(engine):
-        # TaskFlow says so of a flow too that was killed behind a revert that
-        # failed.
-        return states.FAILURE
-    return _STATES[state]
-
-
-def _is_undone(engine: engine_module.Engine) -> bool:
-    return all(engine.state(atom.name) in _UNDONE for atom in engine.atoms)
-
-
-def _blame(engine: engine_module.Engine, log: journal.FlowLog,
-           exc: Exception) -> bool:
-    """Let a task fail with what kept the engine from going on.
-
-    TaskFlow would stop where it is if the result of a task cannot be
-    journaled, its arguments are not there, or the choice between branches
-    that it is asked for breaks: nothing would be undone.
-
-    :returns: whether there is a task to be blamed, and to be undone
-    """
-    by_state: dict[str, list[Any]] = {}
-    for atom in engine.atoms:
-        by_state.setdefault(engine.state(atom.name), []).append(atom)
-    guilty = by_state.get(taskflow_states.RUNNING, [])
-    if not guilty and _UNTROUBLED.issuperset(by_state):
-        guilty = by_state.get(taskflow_states.SUCCESS, [])[-1:]
-    if not guilty:
-        LOG.error('Flow %s broke: %s', log.uuid, log.mask.traceback(exc))
-        if log.failed is None:
-            log.failed = ('engine', exc)
-        return False
-    LOG.error('Flow %s: task %s failed: %s', log.uuid, guilty[0].name,
-              log.mask(str(exc)))
-    engine.storage.save(guilty[0].name, failures.to_failure(exc),
-                        taskflow_states.FAILURE)
-    return True
-
-
-#: States of the tasks of a flow that has left nothing.
-_UNDONE = frozenset((taskflow_states.PENDING, taskflow_states.REVERTED,
-                     taskflow_states.IGNORE))
-#: States of the tasks of a flow in which none has failed.
-_UNTROUBLED = frozenset((taskflow_states.PENDING, taskflow_states.SUCCESS,
-                         taskflow_states.IGNORE))
-
-#: TaskFlow's names of a flow's end, and ours.
-_STATES = {taskflow_states.SUCCESS: states.SUCCESS,
-           taskflow_states.REVERTED: states.REVERTED,
-           taskflow_states.FAILURE: states.FAILURE}
 
 
 #: Raised by Runner.resume when somebody else was faster.
