@@ -68,7 +68,6 @@ class Runtime:
         self.runner.board.probe()
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None
-        self._on_death: Callable[[str], None] | None = None
         #: What stops that goes on beside the flows.
         self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -87,7 +86,6 @@ class Runtime:
                     concurrency=self._conf.ssm.recovery_concurrency,
                     on_death=on_death)
                 self._recovery.start()
-                self._on_death = on_death
                 self._purger = purge.Purger(
                     self.runner.db, lambda: self.runner.worker.id,
                     self._ages)
@@ -114,24 +112,19 @@ class Runtime:
                 self.on_stop.pop()()
             if self._recovery is not None:
                 self._recovery.stop()
+                _take_leave(self._recovery)
                 self._recovery = None
-                self._take_leave()
             if self._purger is not None:
                 self._purger.stop()
                 self._purger = None
             self.runner.close(patience)
 
-    def _take_leave(self) -> None:
-        """Let others look after whom this worker does not answer any more.
 
-        A compute that was calling it when it stopped is no better off than
-        one that was calling it when it died.
-        """
-        if self._on_death is None:
-            return
-        try:
-            self._on_death(self.runner.worker.id)
-        except Exception:
-            LOG.exception('Nobody could be asked to look after the computes '
-                          'that were calling this worker: "nova-ssm audit" '
-                          'finds servers that they have given up')
+def _take_leave(one: recovery.Recovery) -> None:
+    """Leave the computes that call this worker to others, if that works."""
+    try:
+        one.take_leave()
+    except Exception:
+        LOG.exception('Nobody could be asked to look after the computes that '
+                      'were calling this worker: "nova-ssm audit" finds '
+                      'servers that they have given up')

@@ -16,14 +16,13 @@ The database's clock says whose turn it is: no election, and no two that do
 the same. Whoever is dead misses its turn, and the next one has its own.
 """
 
-import threading
-
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
 from nova_ssm.audit import kinds
 from nova_ssm.audit import looks
 from nova_ssm.audit import repairs
+from nova_ssm.engine import looping
 from nova_ssm.engine import queries
 from nova_ssm.engine import runner as runner_module
 
@@ -35,7 +34,7 @@ AGE = 15.0
 SETTLE = 2.0
 
 
-class Auditor:
+class Auditor(looping.Loop):
     """Looks again and again, and has repaired what is safe to be repaired.
 
     :param interval: seconds of a turn; of all workers one looks in each
@@ -44,23 +43,10 @@ class Auditor:
 
     def __init__(self, runner: runner_module.Runner, interval: float,
                  begin: looks.Begin) -> None:
+        super().__init__('ssm-audit')
         self._runner = runner
         self._interval = interval
         self._begin = begin
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Look from now on, in a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._run, name='ssm-audit', daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
 
     def _run(self) -> None:
         while not self._stop.wait(self._wait()):

@@ -55,20 +55,19 @@ class Page:
 
         Or all of them would claim the same ones, and all but one in vain.
         """
-        return [row for row in self.rows if self._is_of(row, me)]
+        ranks = sorted({*self.live, me})
+        return [row for row in self.rows
+                if ranks[zlib.crc32(row.uuid.encode()) % len(ranks)] == me]
 
     def rest(self, me: str) -> list[Any]:
         """Those that are for others, who may be busy or not able to.
 
         Shuffled: who has nothing else to do begins somewhere.
         """
+        mine = {row.uuid for row in self.share(me)}
         return sorted(
-            (row for row in self.rows if not self._is_of(row, me)),
+            (row for row in self.rows if row.uuid not in mine),
             key=lambda row: zlib.crc32((me + row.uuid).encode()))
-
-    def _is_of(self, row: Any, me: str) -> bool:
-        ranks = sorted({*self.live, me})
-        return ranks[zlib.crc32(row.uuid.encode()) % len(ranks)] == me
 
 
 class Looks:

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 import dataclasses
 import itertools
 import random
-import threading
 import time
 from typing import Any
 
@@ -31,6 +30,7 @@ import sqlalchemy as sa
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import looping
 from nova_ssm.engine import schema
 from nova_ssm.engine import states
 
@@ -142,7 +142,7 @@ def _remove(db: database.Database, uuids: list[str]) -> int:
             % (db.safe_url, database.first_line(exc))) from exc
 
 
-class Purger:
+class Purger(looping.Loop):
     """Lets one worker after the other see to it that the old goes.
 
     :param worker_id: of this process; asked each time, since it registers
@@ -152,24 +152,11 @@ class Purger:
 
     def __init__(self, db: database.Database, worker_id: Callable[[], str],
                  ages: Ages, interval: float = 60) -> None:
+        super().__init__('ssm-purge')
         self._db = db
         self._worker_id = worker_id
         self._ages = ages
         self._interval = interval
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Purge from now on, in a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._run, name='ssm-purge', daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Purge no more; a batch that is under way is finished first."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
 
     def _run(self) -> None:
         # Not all of them at once after a restart.

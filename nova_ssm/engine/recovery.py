@@ -25,6 +25,7 @@ from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import jobboard
+from nova_ssm.engine import looping
 from nova_ssm.engine import masking
 from nova_ssm.engine import ownership
 from nova_ssm.engine import runner as runner_module
@@ -40,7 +41,7 @@ _SOONEST, _LATEST = 10.0, 600.0
 _POLITE = 5.0
 
 
-class Recovery:
+class Recovery(looping.Loop):
     """Resumes the flows of dead workers.
 
     :param interval: seconds between two looks
@@ -53,12 +54,11 @@ class Recovery:
     def __init__(self, runner: runner_module.Runner, host: str,
                  interval: float = 1.0, concurrency: int = 4,
                  on_death: Callable[[str], None] | None = None) -> None:
+        super().__init__('ssm-recovery')
         self._runner = runner
         self._interval = interval
         self._on_death = on_death
         self._slots = threading.Semaphore(concurrency)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self._watch = worker.Watch(host)
         #: How often our lease had run out, and until when the others may
         #: need to renew theirs.
@@ -68,21 +68,14 @@ class Recovery:
         #: how long to wait when they cannot once more.
         self._later: dict[str, tuple[float, float]] = {}
 
-    def start(self) -> None:
-        """Look from now on, in a thread of its own."""
-        self._thread = threading.Thread(
-            target=self._run, name='ssm-recovery', daemon=True)
-        self._thread.start()
+    def take_leave(self) -> None:
+        """Let others look after whom this worker does not answer any more.
 
-    def suspend(self) -> None:
-        """Take nothing more. What is being resumed goes on."""
-        self._stop.set()
-
-    def stop(self) -> None:
-        """As :meth:`suspend`, and wait until nobody looks any more."""
-        self.suspend()
-        if self._thread is not None:
-            self._thread.join(5)
+        A compute that was calling it when it stopped is no better off than
+        one that was calling it when it died.
+        """
+        if self._on_death is not None:
+            self._on_death(self._runner.worker.id)
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -51,14 +51,9 @@ class EndLostMove(base.NovaTask):
             if (instance is None or
                     instance.task_state != details['task_state']):
                 return
-            owner = audit_steps.context_of(cctxt, instance,
-                                           details['request_id'])
-            exc = exception.MigrationError(
-                reason='the request was lost with a nova-conductor, before '
-                       'it was begun')
-            _end_action(owner, uuid, exc)
-            _add_fault(owner, instance, exc)
-            _release(instance, details['task_state'])
+            _end(cctxt, instance, details,
+                 'the request was lost with a nova-conductor, before it was '
+                 'begun')
 
 
 class GiveUpMove(base.NovaTask):
@@ -84,14 +79,9 @@ class GiveUpMove(base.NovaTask):
                     instance.task_state != details['task_state']):
                 return
             self._give_up(cctxt, instance, migration)
-            owner = audit_steps.context_of(cctxt, instance,
-                                           details['request_id'])
-            exc = exception.MigrationError(
-                reason='nobody went on with it: the nova-conductor that '
-                       'began it is gone')
-            _end_action(owner, uuid, exc)
-            _add_fault(owner, instance, exc)
-            _release(instance, details['task_state'])
+            _end(cctxt, instance, details,
+                 'nobody went on with it: the nova-conductor that began it '
+                 'is gone')
 
     def _give_up(self, context: types.Context, instance: types.Instance,
                  migration: types.Migration) -> None:
@@ -102,6 +92,19 @@ class GiveUpMove(base.NovaTask):
                                 migration.dest_compute)
         moves.give_back(self.manager, context, instance, migration)
         moves.fail_migration(context, migration.uuid)
+
+
+def _end(context: types.Context, instance: types.Instance,
+         details: types.Properties, reason: str) -> None:
+    """Tell the user, and let the server be as it was.
+
+    :param context: targeted at the cell of the server
+    """
+    owner = audit_steps.context_of(context, instance, details['request_id'])
+    exc = exception.MigrationError(reason=reason)
+    _end_action(owner, instance.uuid, exc)
+    _add_fault(owner, instance, exc)
+    _release(instance, details['task_state'])
 
 
 def _end_action(context: types.Context, uuid: str,

@@ -91,8 +91,8 @@ def _begin(order, rehearsal):
             return {'version': flow_type.version, 'killed': rows - 1}
 
 
-def _run_until(order, rehearsal, flow_type, rows):
-    conductor = _conductor(order, rehearsal)
+def _die_behind(conductor, rows):
+    """Let it be killed behind so many rows."""
     written = []
 
     def after_commit(*row):
@@ -101,6 +101,11 @@ def _run_until(order, rehearsal, flow_type, rows):
             os.kill(os.getpid(), signal.SIGKILL)
 
     conductor.runner.after_commit = after_commit
+
+
+def _run_until(order, rehearsal, flow_type, rows):
+    conductor = _conductor(order, rehearsal)
+    _die_behind(conductor, rows)
     outcome = conductor.runner.run(rehearsal.request(flow_type))
     assert outcome.state == 'SUCCESS', outcome
     # With what TaskFlow has begun, but not as if it had been killed.
@@ -115,15 +120,8 @@ def _look(order, rehearsal):
     """
     from nova_ssm.engine import recovery
     conductor = _conductor(order, rehearsal)
-    kill = order.get('kill')
-    if kill:
-        written = []
-
-        def after_commit(*row):
-            written.append(row)
-            if len(written) == kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-        conductor.runner.after_commit = after_commit
+    if order.get('kill'):
+        _die_behind(conductor, order['kill'])
     conductor.runner.worker.host = order['release']
     look = recovery.Recovery(conductor.runner, order['host'])
     looks, patience = 0, time.monotonic() + order['patience']

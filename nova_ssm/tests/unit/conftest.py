@@ -11,13 +11,28 @@
 #    under the License.
 
 from nova import objects
+from oslo_config import cfg
 import pytest
 
+from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import rows
 from nova_ssm.engine import runner
 
 # As every service of Nova does before it imports anything that names them.
 objects.register_all()
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """Makes the options of a nova.conf with some text in it."""
+    def make(text=''):
+        path = tmp_path / 'nova.conf'
+        path.write_text(text)
+        made = cfg.ConfigOpts()
+        made(['--config-file', str(path)])
+        ssm_conf.register_opts(made)
+        return made
+    return make
 
 
 @pytest.fixture(autouse=True)

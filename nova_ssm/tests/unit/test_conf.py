@@ -19,18 +19,6 @@ import pytest
 from nova_ssm import conf as ssm_conf
 
 
-@pytest.fixture
-def conf(tmp_path):
-    def _conf(text=''):
-        path = tmp_path / 'nova.conf'
-        path.write_text(text)
-        made = cfg.ConfigOpts()
-        made(['--config-file', str(path)])
-        ssm_conf.register_opts(made)
-        return made
-    return _conf
-
-
 def test_off_by_default(conf):
     ssm = conf().ssm
     assert (ssm.workflows, ssm.encryption_keys, ssm.connection) == (

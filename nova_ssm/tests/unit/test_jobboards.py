@@ -18,7 +18,6 @@ import sys
 from oslo_config import cfg
 import pytest
 
-from nova_ssm import conf as ssm_conf
 from nova_ssm.engine.coordination import base
 from nova_ssm.engine.coordination import board
 from nova_ssm.engine import database
@@ -34,16 +33,9 @@ KINDS = sorted(base.KINDS)
 
 
 @pytest.fixture
-def conf(tmp_path):
-    def make(text):
-        path = tmp_path / 'nova.conf'
-        path.write_text('[ssm]\nconnection = sqlite:///%s\n%s\n'
-                        % (tmp_path / 'journal.db', text))
-        made = cfg.ConfigOpts()
-        made(['--config-file', str(path)])
-        ssm_conf.register_opts(made)
-        return made
-    return make
+def conf(conf, tmp_path):
+    return lambda text: conf('[ssm]\nconnection = sqlite:///%s\n%s\n'
+                             % (tmp_path / 'journal.db', text))
 
 
 def made(conf):

@@ -12,25 +12,11 @@
 
 """For how long flows are kept that are over."""
 
-from oslo_config import cfg
 import pytest
 
-from nova_ssm import conf as ssm_conf
 from nova_ssm import exception
 from nova_ssm import retention
 from nova_ssm.tasks import abandoned
-
-
-@pytest.fixture
-def conf(tmp_path):
-    def make(text=''):
-        path = tmp_path / 'nova.conf'
-        path.write_text(text)
-        made = cfg.ConfigOpts()
-        made(['--config-file', str(path)])
-        ssm_conf.register_opts(made)
-        return made
-    return make
 
 
 def test_a_week_and_three_months(conf):
