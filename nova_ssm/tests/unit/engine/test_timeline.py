@@ -1,0 +1,165 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the journal tells of when a flow did what."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies
+import pytest
+
+from nova_ssm.engine import exception
+from nova_ssm.engine import queries
+from nova_ssm.engine import timeline
+from nova_ssm.tests.unit.engine import examples
+from nova_ssm.tests.unit.engine import helpers
+
+
+def told(made):
+    """A timeline as lines of text."""
+    return ['%s %s%s%s' % (
+        span.what, span.task, ' failed' if span.failed else '',
+        '' if span.exact else ' somewhere') for span in made.spans]
+
+
+def kill(process, flows, at, world):
+    world.kill_at = at
+    with pytest.raises(helpers.Killed):
+        process(flows).run()
+
+
+def test_tasks_in_their_order(process, world, db):
+    outcome = process(examples.simple(world)).run()
+    made = timeline.read(db, outcome.uuid)
+    assert told(made) == ['execute a', 'execute r somewhere', 'execute b',
+                          'execute s somewhere', 'execute c']
+
+
+def test_one_task_begins_when_the_one_before_has_ended(process, world, db):
+    outcome = process(examples.simple(world)).run()
+    made = timeline.read(db, outcome.uuid)
+    own = [span for span in made.spans if span.exact]
+    for before, after in itertools.pairwise(own):
+        assert before.ended_at <= after.began_at <= after.ended_at
+    assert made.began_at == own[0].began_at
+    assert made.ended_at >= own[-1].ended_at
+    assert made.last == made.ended_at
+
+
+def test_a_failure_and_what_was_undone(process, world, db):
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    assert told(timeline.read(db, outcome.uuid))[-4:] == [
+        'execute c failed', 'undo c', 'undo b', 'undo a']
+
+
+def test_a_revert_that_failed(process, world, db):
+    world.failing['undo b'] = ValueError('b stays')
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    assert 'undo b failed' in told(timeline.read(db, outcome.uuid))
+
+
+def test_each_try_is_there(process, world, db):
+    outcome = process(examples.retrying(world)).run()
+    lines = told(timeline.read(db, outcome.uuid))
+    assert lines.count('execute b') == 3
+    assert lines.count('undo b') == 2
+    assert lines.count('execute c failed') == 2
+    assert lines[-1] == 'execute c'
+
+
+def test_one_that_was_begun_and_has_not_ended(process, world, db):
+    """Of a task that runs once, the journal has the beginning."""
+    flows = {'flow': lambda: helpers.linear(helpers.Once('o', world))}
+    kill(process, flows, 2, world)
+    [info] = queries.flows(db)
+    [span] = timeline.read(db, info.uuid).spans
+    assert (span.task, span.ended_at) == ('o', None)
+
+
+def test_its_end_goes_on_with_its_beginning(process, world, db):
+    flows = {'flow': lambda: helpers.linear(helpers.Once('o', world))}
+    outcome = process(flows).run()
+    [span] = timeline.read(db, outcome.uuid).spans
+    assert span.began_at <= span.ended_at
+
+
+def test_who_had_it_and_that_nobody_did(process, world, db, url):
+    kill(process, examples.simple(world), 4, world)
+    helpers.expire_leases(url)
+    made = process(examples.simple(world))
+    [outcome] = made.resume_all()
+    first, nobody, second = timeline.read(db, outcome.uuid).holds
+    assert nobody.writer is None
+    assert first.writer != second.writer == made.runner.worker.id
+    assert first.ended_at == nobody.began_at
+    assert nobody.ended_at == second.began_at <= second.ended_at
+
+
+def test_one_that_goes_on_has_no_end(process, world, db):
+    kill(process, examples.simple(world), 4, world)
+    [info] = queries.flows(db)
+    made = timeline.read(db, info.uuid)
+    assert made.ended_at is None
+    assert made.holds[-1].ended_at is None
+    assert made.last >= made.began_at
+
+
+def test_one_that_nobody_has_taken_has_no_holder(process, world, db):
+    made = process(examples.simple(world))
+    made.runner.suspend()
+    outcome = made.run()
+    read = timeline.read(db, outcome.uuid)
+    assert (read.holds, read.spans) == ([], [])
+    assert read.began_at > 0
+
+
+def test_a_damaged_journal_is_named(process, world, db):
+    outcome = process(examples.simple(world)).run()
+    with db.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE ssm_journal SET payload = 'x' WHERE kind = 'atom'")
+    with pytest.raises(exception.DamagedJournal, match=outcome.uuid):
+        timeline.read(db, outcome.uuid)
+
+
+def test_what_the_flow_was_given_is_not_read(process, world, db):
+    """It holds secrets, and is of no use here."""
+    outcome = process(examples.simple(world)).run()
+    with db.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE ssm_journal SET payload = 'x' WHERE kind = 'start'")
+    assert timeline.read(db, outcome.uuid).spans
+
+
+@settings(max_examples=15, deadline=None)
+@given(point=strategies.integers(min_value=1, max_value=20))
+def test_wherever_it_was_killed_each_effect_is_there_once(
+        tmp_path_factory, point):
+    """A task whose row was written has not run a second time."""
+    url = 'sqlite:///%s' % (tmp_path_factory.mktemp('t') / 'journal.db')
+    timeline.database.upgrade(url)
+    world = helpers.World()
+    world.kill_at = point
+    flows = examples.simple(world)
+    try:
+        helpers.Process(url, world, flows).run()
+    except helpers.Killed:
+        helpers.expire_leases(url)
+        helpers.Process(url, world, flows).resume_all()
+    db = helpers.MortalDatabase.shared.pop(url)
+    [info] = queries.flows(db)
+    lines = told(timeline.read(db, info.uuid))
+    assert [line for line in lines if 'somewhere' not in line] == [
+        'execute a', 'execute b', 'execute c']
+    db.close()
