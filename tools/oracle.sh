@@ -15,9 +15,18 @@
 #
 #   oracle.sh [--restart] [--stock-only | --ssm-only] [--workers N] [--sample N]
 #             [--retries N] [--workflows LIST] [--exceptions FILE] [-f table|json] [LIST]
+#   oracle.sh --find [--seconds N] [--afresh] [--write FILE] [--workers N] [--workflows LIST]
+#             [--exceptions FILE] [LIST]
 #
 #   LIST              file of test ids of Nova, functional or unit, one a line; if not given, the
-#                     functional tests in nova_ssm/tests/functional/lists/2026.2.txt
+#                     functional tests in nova_ssm/tests/functional/lists/2026.2.txt; "all" is
+#                     2026.2-all.txt beside it, all of them that run flows
+#   --find            find those: run each functional test of Nova, or each of LIST, as --restart
+#                     does, stock Nova only for what fails, and write the ids of those that ran
+#                     flows to FILE (2026.2-all.txt). Hours of it: each answer is kept, and the
+#                     next call goes on where this one was ended, with what failed first
+#   --seconds N       end after so many seconds
+#   --afresh          begin from the beginning
 #   --restart         run them a third time, with the engine thrown away and every flow loaded
 #                     again from the journal after each task
 #   --stock-only      run stock Nova only
@@ -44,4 +53,9 @@ esac
 ensure_venv
 # The directory this is called from is no place to import from.
 export PYTHONSAFEPATH=1
-exec "$PYTHON" -m nova_ssm.tests.functional.oracle --results "$STATE/oracle" "$@"
+program=oracle
+if [ "${1:-}" = --find ]; then
+  program=oracle_find
+  shift
+fi
+exec "$PYTHON" -m "nova_ssm.tests.functional.$program" --results "$STATE/oracle" "$@"

@@ -34,6 +34,7 @@ from nova_ssm.tests.functional import oracle_report
 
 LISTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lists')
 DEFAULT_LIST = os.path.join(LISTS, '2026.2.txt')
+ALL_LIST = os.path.join(LISTS, '2026.2-all.txt')
 EXCEPTIONS = os.path.join(LISTS, 'exceptions.txt')
 TEST_TIMEOUT = 300  # seconds: Nova's own limit for a test, a soft one
 GRACE = 60  # seconds after which the process of a hanging test is killed
@@ -97,8 +98,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
                'runs the tests with native threads, not eventlet.')
     parser.add_argument(
         'list', nargs='?', default=DEFAULT_LIST, metavar='LIST',
-        help='file of test ids, one a line (default: %s)'
-             % os.path.relpath(DEFAULT_LIST))
+        help='file of test ids, one a line (default: %s); "all" is %s'
+             % (os.path.relpath(DEFAULT_LIST), os.path.relpath(ALL_LIST)))
     parser.add_argument('--restart', action='store_true',
                         help='also reload every flow after each task')
     only = parser.add_mutually_exclusive_group()
@@ -126,6 +127,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.workers < 1 or (options.sample or 1) < 1:
         parser.error('--workers and --sample take a number above 0')
+    if options.list == 'all':
+        options.list = ALL_LIST
     return options
 
 
