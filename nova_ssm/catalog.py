@@ -12,6 +12,7 @@
 
 """The flows of the installed plugins, to be looked at without a conductor."""
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import importlib
@@ -23,6 +24,7 @@ import stevedore
 from nova_ssm.engine import exception
 from nova_ssm.engine import graphs
 from nova_ssm.engine import registry
+from nova_ssm.engine import serialization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Catalog:
     """What is installed.
 
     :param broken: of each plugin that cannot be loaded the reason
+    :param changed: the flows with the changes of an operator
     """
 
     plugins: tuple[Plugin, ...]
     broken: dict[str, str]
+    changed: tuple[registry.FlowType, ...] = ()
 
     def names(self) -> list[str]:
         """The names of all flows."""
@@ -58,20 +62,35 @@ class Catalog:
         :param version: as a journal has it, to be told if it is another one
         :raises UnknownFlow: if there is no such flow; says what to do
         """
-        known = registry.Registry()
-        for plugin in self.plugins:
-            for flow_type in plugin.flow_types:
-                known.add(flow_type)
+        known = self._known()
+        for flow_type in self.changed:
+            known.add(flow_type)
         if name not in self.names():
             raise exception.UnknownFlow(
                 'no installed plugin has a flow named %s%s'
                 % (name, ''.join('; the plugin %s cannot be loaded: %s' % one
                                  for one in self.broken.items())))
-        if version is not None and not known.can_run(name, version):
-            raise exception.UnknownFlow(
-                'version %s of the flow %s is not known here, only %s'
-                % (version, name, known.get(name).version))
-        return graphs.graph_of(known.get(name))
+        return graphs.graph_of(known.get(name, version))
+
+    def extended(self, lines: Sequence[str]) -> 'Catalog':
+        """The same with the changes of ``[ssm] extend``.
+
+        :raises ConfigurationError: if one of them cannot be made
+        """
+        if not lines:
+            return self
+        module = importlib.import_module('nova_ssm.extensions')
+        writer = importlib.import_module('nova_ssm.objects').serializer(
+            serialization.Vault())
+        return dataclasses.replace(self, changed=tuple(module.apply(
+            lines, None, self._known(), writer.has_codec)))
+
+    def _known(self) -> registry.Registry:
+        known = registry.Registry()
+        for plugin in self.plugins:
+            for flow_type in plugin.flow_types:
+                known.add(flow_type)
+        return known
 
 
 @functools.cache

@@ -74,6 +74,16 @@ ssm_opts = [
              'points in ``nova_ssm.workflows``. What is not named is left '
              'to Nova itself. nova-conductor does not start with a name '
              'that is not installed.'),
+    cfg.MultiStrOpt(
+        'extend', default=[],
+        help='A change to a flow, may be repeated: ``FLOW: TASK after TASK``, '
+             '``FLOW: TASK before TASK`` or ``FLOW: TASK replaces TASK``. The '
+             'first task is an entry point in ``nova_ssm.tasks``, which is '
+             'added, or a task of the flow, which is moved. ``nova-ssm flow '
+             'graph FLOW`` shows what comes of it. A flow is resumed with '
+             'the changes that it was begun with: by a conductor that has '
+             'the same lines for it. nova-conductor does not start with a '
+             'line that it cannot use.'),
     cfg.StrOpt(
         'connection', secret=True,
         help='The database of the journal, as an SQLAlchemy URL. Default: '

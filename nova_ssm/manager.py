@@ -50,6 +50,7 @@ class ComputeTaskManager(manager.ComputeTaskManager):
                 plugins.add(self._workflows,
                             audit.Audit(self, self.ssm.runner),
                             self.ssm.runner)
+            self.ssm.extend(self)
         except (engine_exc.EngineError, exception.ConfigurationError) as exc:
             # Who loads us logs it, in one line.
             raise exception.ConfigurationError(str(exc)) from None

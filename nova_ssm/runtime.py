@@ -26,9 +26,11 @@ from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
 from nova_ssm import exception
+from nova_ssm import extensions
 from nova_ssm import jobboards
 from nova_ssm import objects
 from nova_ssm import retention
+from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
 
@@ -61,8 +63,9 @@ class Runtime:
         db = database.Database(ssm_conf.journal_url(conf) or '')
         db.check()
         self._ages = retention.ages(conf)
+        self._serializer = objects.serializer(open_vault(conf))
         self.runner = runner.Runner(
-            db, objects.serializer(open_vault(conf)), registry.Registry(),
+            db, self._serializer, registry.Registry(),
             host, lease=conf.ssm.lease, board=jobboards.factory(conf),
             concurrency=conf.ssm.concurrency)
         self.runner.board.probe()
@@ -71,6 +74,14 @@ class Runtime:
         #: What stops that goes on beside the flows.
         self.on_stop: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+
+    def extend(self, manager: types.Manager) -> None:
+        """Change the flows that are registered as nova.conf says.
+
+        :raises ConfigurationError: if it cannot be done
+        """
+        extensions.apply(self._conf.ssm.extend, manager,
+                         self.runner.registry, self._serializer.has_codec)
 
     def start(self,
               on_death: Callable[[str], None] | None = None) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from cliff import command
 from cliff import lister
 from cliff import show
+from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from nova_ssm.cmd import db
@@ -149,6 +150,8 @@ class Graph(command.Command):
             if graph is None:
                 raise exception.UnknownFlow(reason)
         else:
+            # It says how they are changed.
+            _ = self.app.conf
             graph = _catalog().graph(parsed_args.flow)
         drawn = _FORMATS[parsed_args.format](graph)
         if parsed_args.format == 'text':
@@ -167,12 +170,13 @@ _FOR_PEOPLE = ('table', 'value', 'csv')
 
 
 def _catalog() -> Any:
-    """The flows of the installed plugins.
+    """The flows of the installed plugins, as nova.conf changes them.
 
     They are imported now: with them comes Nova, which may not be importable,
     and takes its time.
     """
-    return importlib.import_module('nova_ssm.catalog').installed()
+    return importlib.import_module('nova_ssm.catalog').installed().extended(
+        cfg.CONF.ssm.extend)
 
 
 def _graph_of(database: database_module.Database, info: queries.FlowInfo

@@ -29,6 +29,10 @@ class UnknownFlow(EngineError):
     """No flow of that name and version is registered here."""
 
 
+class BadExtension(EngineError):
+    """A flow cannot be changed as an operator says."""
+
+
 class FlowNotFound(EngineError):
     """No flow with that uuid is in the database."""
 

@@ -31,7 +31,9 @@ class FlowType:
     :param name: as in the journal
     :param version: 'major.minor'; a new major for a graph that cannot go on
         from what an older one journaled: the older one stays registered
-        beside it until no release begins it any more
+        beside it until no release begins it any more. Behind a plus: which
+        changes an operator has made to the graph (see
+        :mod:`nova_ssm.engine.extending`)
     :param factory: makes a new graph
     """
 
@@ -45,16 +47,17 @@ class Registry:
 
     A name may stand for one flow of each major version: what an older
     release began is finished with the older graph, new ones get the newest.
+    Beside each may stand the same with changes of the operator: what was
+    begun without them is finished without them.
     """
 
     def __init__(self) -> None:
-        self._types: dict[str, dict[int, FlowType]] = {}
+        self._types: dict[str, dict[tuple[int, str], FlowType]] = {}
 
     def add(self, flow_type: FlowType) -> None:
         """:raises ValueError: if the name is taken by another flow"""
         known = self._types.setdefault(flow_type.name, {})
-        major = _parts(flow_type.version)[0]
-        if known.setdefault(major, flow_type) != flow_type:
+        if known.setdefault(_key(flow_type.version), flow_type) != flow_type:
             raise ValueError('two flows are named %s' % flow_type.name)
 
     def get(self, name: str, version: str | None = None) -> FlowType:
@@ -67,10 +70,16 @@ class Registry:
             reason = self.why_not(name, version)
             if reason is not None:
                 raise exception.UnknownFlow(reason)
-            return self._types[name][_parts(version)[0]]
+            return self._types[name][_key(version)]
         if name not in self._types:
             raise exception.UnknownFlow(self._unknown(name))
+        # With changes rather than without.
         return self._types[name][max(self._types[name])]
+
+    def plain(self) -> list[FlowType]:
+        """All flow types, without those that an operator has changed."""
+        return [flow_type for known in self._types.values()
+                for key, flow_type in known.items() if not key[1]]
 
     def why_not(self, name: str, version: str) -> str | None:
         """Why this process cannot go on with such a flow; None if it can."""
@@ -78,14 +87,18 @@ class Registry:
             return self._unknown(name)
         known = self._types[name]
         try:
-            wanted = _parts(version)
+            key, wanted = _key(version), _numbers(version)
         except ValueError:
             return 'the flow %s has no version but %r' % (name, version)
-        if wanted[0] in known and wanted <= _parts(known[wanted[0]].version):
+        if key in known and wanted <= _numbers(known[key].version):
             return None
+        here = ', '.join(known[one].version for one in sorted(known))
+        if key not in known and key[1] and (key[0], '') in known:
+            return ('the flow %s was begun with changes by an operator that '
+                    'are not the same here: it has version %s, here are %s'
+                    % (name, version, here))
         return 'version %s of the flow %s is not known here, only %s' % (
-            version, name, ', '.join(
-                known[major].version for major in sorted(known)))
+            version, name, here)
 
     def can_run(self, name: str, version: str) -> bool:
         """Whether this process can go on with such a flow."""
@@ -96,5 +109,10 @@ class Registry:
             name, ', '.join(sorted(self._types)) or 'none')
 
 
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split('.'))
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.partition('+')[0].split('.'))
+
+
+def _key(version: str) -> tuple[int, str]:
+    """The major version, and which changes were made to it."""
+    return _numbers(version)[0], version.partition('+')[2]

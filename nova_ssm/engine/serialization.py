@@ -250,6 +250,10 @@ class Serializer:
 
     # -- looking ----------------------------------------------------------
 
+    def has_codec(self, cls: type) -> bool:
+        """Whether instances of a class are written by a codec."""
+        return any(issubclass(cls, codec.cls) for codec in self._codecs)
+
     def check(self, plain: Plain) -> None:
         """See whether a payload could be read, without reading it.
 

@@ -21,10 +21,14 @@
 """
 
 from collections.abc import Callable
+import functools
 import time
 from typing import Any, ClassVar
 
+from oslo_log import log as logging
 from taskflow import task as taskflow_task
+
+LOG = logging.getLogger(__name__)
 
 
 class Task(taskflow_task.Task):
@@ -41,6 +45,9 @@ class Task(taskflow_task.Task):
     effect: ClassVar[bool] = True
     #: Whether the start is journaled too, before anything happens.
     once: ClassVar[bool] = False
+    #: Of a task that an operator adds to a flow: counts the releases of it
+    #: that cannot go on with what an earlier one journaled.
+    revision: ClassVar[int] = 1
     #: One line on what revert does, shown to people.
     reversion: ClassVar[str] = ''
     #: Waits for some seconds, in the middle of a task. A flow that is to go
@@ -70,3 +77,29 @@ class Task(taskflow_task.Task):
             self.__dict__.pop('execute', None)
             return self.recover(*args, **kwargs)
         self.__dict__['execute'] = execute
+
+
+class Hook(Task):
+    """A task that its flow goes on without when it fails.
+
+    Then that is logged, and it counts as done. So it may stand behind the
+    step that cannot be taken back. It provides nothing.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ('execute', 'recover', 'revert'):
+            if name in vars(cls):
+                setattr(cls, name, _harmless(vars(cls)[name]))
+
+
+def _harmless(method: Callable[..., Any]) -> Callable[..., None]:
+    # TaskFlow reads the signature of what is wrapped.
+    @functools.wraps(method)
+    def harmless(self: Task, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - a hook may raise anything
+            LOG.exception('The hook %s failed, its flow goes on without it',
+                          self.name)
+    return harmless

@@ -43,6 +43,10 @@ class NovaTask(task.Task):
         self.manager = manager
 
 
+class NovaHook(NovaTask, task.Hook):
+    """A task on Nova that its flow goes on without when it fails."""
+
+
 class NovaSpawn(NovaTask, journal.Spawn):
     """A task on Nova that posts the children of its flow."""
 

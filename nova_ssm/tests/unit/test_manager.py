@@ -40,7 +40,7 @@ def journal(tmp_path, monkeypatch):
     monkeypatch.setattr(nova_manager.ComputeTaskManager, '__init__',
                         lambda self: setattr(self, 'host', 'conductor'))
     yield url
-    for name in ('connection', 'workflows', 'encryption_keys'):
+    for name in ('connection', 'workflows', 'encryption_keys', 'extend'):
         CONF.clear_override(name, 'ssm')
 
 
@@ -111,6 +111,21 @@ def test_loads_all_that_is_installed(journal):
 def test_loads_what_is_named(journal):
     assert set(manager.ComputeTaskManager()._workflows) == {
         'schedule_and_build_instances', 'build_instances', 'ssm_answer'}
+
+
+def test_its_flows_are_changed_as_nova_conf_says(journal):
+    CONF.set_override('extend', ['build_instance: CreateTags after '
+                                 'MapInstance'], 'ssm')
+    version = manager.ComputeTaskManager().ssm.runner.registry.get(
+        'build_instance').version
+    assert version.startswith('1.0+')
+
+
+def test_does_not_start_with_a_change_that_cannot_be(journal):
+    CONF.set_override('extend', ['resize: A after B'], 'ssm')
+    with pytest.raises(exception.ConfigurationError,
+                       match='no flow resize is run here; name its workflow'):
+        manager.ComputeTaskManager()
 
 
 def test_tells_others_who_it_is(journal):

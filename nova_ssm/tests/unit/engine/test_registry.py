@@ -71,3 +71,34 @@ def test_what_an_older_release_began_is_run_by_the_older_graph(known):
 def test_a_version_that_is_none_is_not_known(known, version):
     assert 'has no version but %r' % version in known.why_not(
         'resize', version)
+
+
+# -- changes of an operator -------------------------------------------------
+
+@pytest.fixture
+def changed(known):
+    known.add(registry.FlowType('resize', '2.3+abc', lambda: None))
+    return known
+
+
+def test_what_begins_gets_the_changes(changed):
+    assert changed.get('resize').version == '2.3+abc'
+    assert [one.version for one in changed.plain()] == ['2.3']
+
+
+def test_each_flow_is_gone_on_with_as_it_was_begun(changed):
+    assert changed.get('resize', '2.1').version == '2.3'
+    assert changed.get('resize', '2.1+abc').version == '2.3+abc'
+    assert not changed.can_run('resize', '2.4+abc')
+
+
+@pytest.mark.parametrize('version', ['2.3+other', '2.1+other'])
+def test_a_flow_with_other_changes_cannot_be_run(changed, version):
+    assert changed.why_not('resize', version) == (
+        'the flow resize was begun with changes by an operator that are not '
+        'the same here: it has version %s, here are 2.3, 2.3+abc' % version)
+
+
+def test_a_release_without_changes_leaves_a_changed_flow_alone(known):
+    assert 'begun with changes by an operator' in known.why_not(
+        'resize', '2.3+abc')
