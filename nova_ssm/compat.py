@@ -15,6 +15,9 @@
 The only place where a release may be told from another.
 """
 
+from typing import Any
+
+from nova.accelerator import cyborg
 from nova.compute import rpcapi as compute_rpcapi
 from nova.conductor import rpcapi as conductor_rpcapi
 from nova import context as nova_context
@@ -22,6 +25,8 @@ from nova import exception
 from nova.i18n import _
 from nova import objects
 from nova import rpc
+from nova import service_auth
+from nova import utils
 from oslo_log import log as logging
 import oslo_messaging as messaging
 
@@ -136,3 +141,19 @@ def ask_conductor(context: nova_context.RequestContext,
     except (messaging.RemoteError, messaging.RPCVersionCapError) as exc:
         LOG.debug('A conductor does not know the question: %s', exc)
         return None
+
+
+def accelerator_client(context: nova_context.RequestContext) -> Any:
+    """Nova's client of cyborg, for the service and not for a user.
+
+    :returns: None if the cloud has no cyborg
+    """
+    # Nova itself always asks with the token of a user. [cyborg] has no
+    # credentials; those of the service are in one of these.
+    auth = next(filter(None, map(
+        service_auth.get_service_auth_plugin, ('service_user', 'placement'))),
+        None)
+    client = cyborg.get_client(context)
+    client._adapter = utils.get_sdk_adapter(
+        'accelerator', admin=auth is None, ksa_auth=auth)
+    return client if client._adapter.get_endpoint() else None

@@ -116,7 +116,7 @@ def misplaced(survey: _Survey, only: Collection[str] | None = None
         return
     settled = {uuid: one for uuid, one in consumers.items()
                if one.lives and len(one.records) == 1 and
-               _is_settled(survey, one.records[0][0])}
+               is_settled(survey, one.records[0][0])}
     owned = survey.owned(settled)
     for uuid, one in sorted(settled.items()):
         record, cell = one.records[0]
@@ -124,7 +124,7 @@ def misplaced(survey: _Survey, only: Collection[str] | None = None
             root for root in nodes.keys() & one.held
             if (nodes[root].host, nodes[root].name) != (record.host,
                                                         record.node))
-        if uuid in owned or not extra or _is_moving(survey, uuid, cell):
+        if uuid in owned or not extra or is_moving(survey, uuid, cell):
             continue
         yield findings.Finding(
             kind=MISPLACED, subject=uuid, server=uuid,
@@ -139,12 +139,14 @@ def misplaced(survey: _Survey, only: Collection[str] | None = None
             details={'group': uuid, 'roots': extra})
 
 
-def _is_settled(survey: _Survey, record: Any) -> bool:
+def is_settled(survey: _Survey, record: Any) -> bool:
+    """Whether a server is on one host, and nobody works on it."""
     return bool(record.host and record.task_state is None and
                 record.vm_state in _SETTLED and survey.is_old(record))
 
 
-def _is_moving(survey: _Survey, uuid: str, cell: Any) -> bool:
+def is_moving(survey: _Survey, uuid: str, cell: Any) -> bool:
+    """Whether a migration record says that a server is on its way."""
     def work(context: Any, _cell: Any) -> Iterator[bool]:
         for migration in objects.MigrationList.get_by_filters(
                 context, {'instance_uuid': uuid}):

@@ -17,6 +17,7 @@ import dataclasses
 from typing import TypeAlias
 
 from nova_ssm.audit import allocations
+from nova_ssm.audit import belongings
 from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import moves
@@ -66,4 +67,12 @@ KINDS = {kind.name: kind for kind in (
           'request for one', records.mappings),
     _kind(records.MIGRATION, 'migrations without an end',
           records.migrations),
+    _kind(belongings.BINDING, 'ports that are bound to hosts where their '
+          'server is not', belongings.bindings),
+    _kind(belongings.PORT, 'ports of servers that are no more',
+          belongings.ports),
+    _kind(belongings.ACCELERATOR, 'accelerator requests without a server',
+          belongings.accelerators),
+    _kind(belongings.ATTACHMENT, 'attachments of volumes without a server',
+          belongings.attachments),
 )}

@@ -20,6 +20,7 @@ from nova_ssm.audit import kinds as kinds_module
 from nova_ssm.audit import survey as survey_module
 from nova_ssm.engine import database
 from nova_ssm.engine import queries
+from nova_ssm import exception
 
 #: Makes what one look reads with: nothing is kept from look to look.
 Begin = Callable[[], survey_module.Survey]
@@ -58,6 +59,13 @@ def wait(db: database.Database, settle: float) -> None:
 
 def again(survey: survey_module.Survey, kind: str, subject: str
           ) -> findings.Finding | None:
-    """One finding as it is now, None if it is none any more."""
-    return next((one for one in kinds_module.KINDS[kind].find(
+    """One finding as it is now, None if it is none any more.
+
+    :raises Uncertain: if it cannot be seen now
+    """
+    found = next((one for one in kinds_module.KINDS[kind].find(
         survey, {subject}) if one.subject == subject), None)
+    if found is None and survey.gaps:
+        raise exception.Uncertain('it cannot be seen now: %s'
+                                  % '; '.join(survey.gaps))
+    return found

@@ -12,7 +12,8 @@
 
 """How an audit reads: the cells, the API database, and the journal."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    Callable, Collection, Iterable, Iterator, Sequence)
 import datetime
 import itertools
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 import sqlalchemy as sa
 
+from nova_ssm.audit import services
 from nova_ssm.engine import database
 from nova_ssm.engine import queries
 
@@ -49,6 +51,7 @@ class Survey:
     :param thorough: ask also what no index helps with
     :ivar unseen: the cells that could not be read: what is not found there
         may be there
+    :ivar silent: the services that could not be asked
     """
 
     def __init__(self, db: database.Database, age: float,
@@ -61,6 +64,7 @@ class Survey:
         self.say = say
         self.context = nova_context.get_admin_context()
         self.unseen: dict[str, str] = {}
+        self.silent: dict[str, str] = {}
         self._report = report
         self._cells: list[objects.CellMapping] | None = None
 
@@ -97,6 +101,24 @@ class Survey:
                 self.unseen[cell.uuid] = '%s: %s' % (type(exc).__name__, exc)
                 self.say('cell %s cannot be read, it is left out: %s'
                          % (cell.name or cell.uuid, exc))
+
+    def ask(self, service: str, work: Callable[[], Iterable[T]]) -> list[T]:
+        """Ask another service, if it can be asked; nothing if not."""
+        if service in self.silent:
+            return []
+        try:
+            return list(work())
+        except services.AWAY as exc:
+            self.silent[service] = '%s: %s' % (type(exc).__name__, exc)
+            self.say('%s cannot be asked, what it has is left out: %s'
+                     % (service, exc))
+            return []
+
+    @property
+    def gaps(self) -> list[str]:
+        """What was not seen, in words."""
+        return ['%s: %s' % one for one in
+                (*self.unseen.items(), *self.silent.items())]
 
     def find(self, filters: dict[str, Any],
              read_deleted: bool = False) -> Iterator[Any]:

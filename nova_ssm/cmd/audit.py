@@ -26,6 +26,7 @@ from nova_ssm.cmd import main
 from nova_ssm.engine import database as database_module
 from nova_ssm.engine import exception as engine_exc
 from nova_ssm.engine import queries
+from nova_ssm import exception
 
 #: Exit codes: as ``nova-manage placement audit`` has them, and one more.
 CLEAN, FOUND, REPAIRED, LEFT = 0, 3, 4, 5
@@ -164,7 +165,7 @@ class _Bench:
 
     def _say(self, text: str) -> None:
         """Progress, for who waits; the answer is on the other channel."""
-        if sys.stderr.isatty() or text.startswith('cell '):
+        if sys.stderr.isatty() or ' cannot be ' in text:
             self._app.stderr.write(text + '\n')
 
     def find(self) -> list[Any]:
@@ -228,6 +229,9 @@ class _Bench:
         if flow.finished_at is None:
             return 'under way'
         # With no age: what was just touched by the repair is looked at too.
-        still = self.looks.again(       # type: ignore[attr-defined]
-            self._begin(0), one.kind, one.subject)
+        try:
+            still = self.looks.again(   # type: ignore[attr-defined]
+                self._begin(0), one.kind, one.subject)
+        except exception.Uncertain as exc:
+            return str(exc)
         return 'repaired' if still is None else 'still there'

@@ -284,6 +284,7 @@ def objects(db: database.Database, uuid: str) -> list[str]:
                 versions |= payloads.object_versions(
                     serialization.Serializer.expand(row.payload))
     except exception.DamagedJournal:
+        # That it is damaged, and where, stands in the flow's trouble.
         pass
     return ['%s %s' % one for one in sorted(versions)]
 

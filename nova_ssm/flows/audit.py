@@ -24,6 +24,7 @@ from taskflow.patterns import linear_flow
 from nova_ssm.audit import certainty
 from nova_ssm.engine import registry
 from nova_ssm.tasks import audit_allocations
+from nova_ssm.tasks import audit_belongings
 from nova_ssm.tasks import audit_builds
 from nova_ssm.tasks import audit_moves
 from nova_ssm.tasks import audit_records
@@ -149,6 +150,64 @@ def repair_endless_migration(manager: types.Manager) -> taskflow_flow.Flow:
         audit_records.EndMigration(manager))
 
 
+def repair_stale_binding(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for ports that are bound where their server is not.
+
+    1. see whether that is still so
+    2. put down what the bindings are
+    3. remove them
+    4. see that nobody moves the server
+    """
+    return linear_flow.Flow('repair_stale_binding').add(
+        audit_steps.LookAgain(manager),
+        audit_belongings.Keep(manager),
+        audit_belongings.RemoveBindings(manager),
+        audit_belongings.CheckMoving(manager))
+
+
+def repair_orphan_port(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for a port whose server is no more.
+
+    1. see whether that is still so
+    2. put down what it is bound to
+    3. unbind it
+    4. see that the server has not come to life
+    """
+    return linear_flow.Flow('repair_orphan_port').add(
+        audit_steps.LookAgain(manager),
+        audit_belongings.Keep(manager),
+        audit_belongings.UnbindPort(manager),
+        audit_belongings.CheckGone(manager))
+
+
+def repair_orphan_accelerator(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for an accelerator request without a server.
+
+    1. see whether that is still so
+    2. put down what it is
+    3. delete it
+    """
+    return linear_flow.Flow('repair_orphan_accelerator').add(
+        audit_steps.LookAgain(manager),
+        audit_belongings.Keep(manager),
+        audit_belongings.DeleteAccelerator(manager))
+
+
+def repair_orphan_attachment(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for the attachment of a volume without a server.
+
+    1. see whether that is still so
+    2. put down what it is
+    3. delete it
+    4. see that the server has not come to life
+    """
+    return linear_flow.Flow('repair_orphan_attachment').add(
+        audit_steps.LookAgain(manager),
+        audit_belongings.Keep(manager),
+        audit_belongings.DeleteAttachment(manager),
+        audit_belongings.CheckGone(manager))
+
+
 def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
                ) -> list[registry.FlowType]:
     """The flows of all repairs, for the registry."""
@@ -156,7 +215,9 @@ def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
               repair_stuck_move)
     others = (end_lost_build, end_lost_move, repair_orphan_allocation,
               repair_misplaced_allocation, repair_orphan_mapping,
-              repair_endless_migration)
+              repair_endless_migration, repair_stale_binding,
+              repair_orphan_port, repair_orphan_accelerator,
+              repair_orphan_attachment)
     return [registry.FlowType(make.__name__, '1.0', functools.partial(
         make, manager, inquiry)) for make in asking] + [
         registry.FlowType(make.__name__, '1.0',

@@ -38,7 +38,21 @@ LOG = logging.getLogger(__name__)
 END = 'end_lost_'
 
 
-class LookAgain(base.NovaTask):
+class Look(base.NovaTask):
+    """Looks at the cloud as it is now."""
+
+    def survey(self) -> survey.Survey:
+        """What a look reads with; old is what is there."""
+        return survey.Survey(self.manager.ssm.runner.db, 0,
+                             lambda: self.manager.report_client)
+
+    @staticmethod
+    def changed(what: str) -> exception.Uncertain:
+        """The error of a finding that is none any more: it is undone."""
+        return exception.Uncertain('%s meanwhile' % what)
+
+
+class LookAgain(Look):
     """See whether a finding is still one, and has not changed since.
 
     Gives what the repair has to know, or None if there is nothing to be
@@ -58,9 +72,7 @@ class LookAgain(base.NovaTask):
         return found.details
 
     def _look(self, kind: str, subject: str) -> findings.Finding | None:
-        return looks.again(
-            survey.Survey(self.manager.ssm.runner.db, 0,
-                          lambda: self.manager.report_client), kind, subject)
+        return looks.again(self.survey(), kind, subject)
 
 
 class MakeSure(LookAgain):

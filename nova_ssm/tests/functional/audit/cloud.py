@@ -27,8 +27,10 @@ from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
 from nova import exception
+from nova.network import neutron
 from nova import objects
 from nova import test
+from nova.volume import cinder
 from oslo_utils import timeutils
 
 from nova_ssm.audit import survey
@@ -39,6 +41,7 @@ from nova_ssm.engine import runner
 from nova_ssm.flows import audit as flows
 from nova_ssm import objects as ssm_objects
 from nova_ssm import runtime
+from nova_ssm.tests.functional.audit import services
 
 PROJECT, USER = 'project', 'user'
 #: Seconds: far older than any finding has to be.
@@ -126,9 +129,11 @@ class Manager(conductor_manager.ComputeTaskManager):
     def __init__(self, cloud):
         self.host = 'conductor'
         self.cloud = cloud
-        for api in ('compute_rpcapi', 'volume_api', 'network_api',
-                    'notifier', 'query_client', 'image_api'):
+        for api in ('compute_rpcapi', 'notifier', 'query_client',
+                    'image_api'):
             setattr(self, api, mock.Mock(name=api))
+        self.network_api = neutron.API()
+        self.volume_api = cinder.API()
 
     @property
     def report_client(self):
@@ -147,6 +152,7 @@ class Cloud:
         self.cells = {cell.name: cell for cell in
                       objects.CellMappingList.get_all(self.context)}
         self.placement = Placement(self.step)
+        self.services = services.Services(case, self.step)
         self.manager = Manager(self)
         self.sure = mock.Mock()
         self.steps = []

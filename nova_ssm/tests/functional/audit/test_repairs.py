@@ -127,6 +127,32 @@ def is_ended(cloud, migration):
                 == 'error' and not cloud.placement.held)
 
 
+def stale_binding(cloud):
+    server = cloud.server()
+    cloud.migration(server, 'error', migration_type='live-migration')
+    for port in (cloud.services.port(server), cloud.services.port(server)):
+        cloud.services.bind(port, 'host2')
+    return server
+
+
+def deleted_server(cloud):
+    server = cloud.server()
+    cloud.delete(server)
+    return server
+
+
+def orphan_port(cloud):
+    return cloud.services.port(deleted_server(cloud))
+
+
+def orphan_accelerator(cloud):
+    return cloud.services.accelerate(deleted_server(cloud))
+
+
+def orphan_attachment(cloud):
+    return cloud.services.attach(deleted_server(cloud))
+
+
 def is_in_error(cloud, server, cell='cell1'):
     record = cloud.record(server, cell)
     return (record.vm_state, record.task_state, len(cloud.faults(
@@ -146,6 +172,13 @@ DAMAGES = {
     orphan_mapping: is_unmapped,
     endless_migration: is_ended,
     misplaced: lambda cloud, one: len(cloud.placement.held[one]) == 1,
+    stale_binding: lambda cloud, one: all(
+        cloud.services.hosts(port) == {'host1': 'ACTIVE'}
+        for port in cloud.services.neutron._ports),
+    orphan_port: lambda cloud, one: (
+        cloud.services.device(one), cloud.services.hosts(one)) == ('', {}),
+    orphan_accelerator: lambda cloud, one: not cloud.services.requests,
+    orphan_attachment: lambda cloud, one: not cloud.services.attached(),
 }
 
 each = pytest.mark.parametrize('damage', DAMAGES,
