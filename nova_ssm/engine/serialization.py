@@ -44,6 +44,7 @@ from nova_ssm.engine import exception
 from nova_ssm.engine import failures
 from nova_ssm.engine import masking
 from nova_ssm.engine import payloads
+from nova_ssm.engine import primitives
 from nova_ssm.engine import versioned
 
 TAG = payloads.TAG
@@ -147,7 +148,7 @@ class Vault:
 class Serializer:
     """Turns values into JSON and back.
 
-    :param objects: (de)serializes versioned objects, e.g. Nova's
+    :param objects: makes versioned objects of their written form, e.g. Nova's
         ``NovaObjectSerializer()``
     :param codecs: the classes with a form of their own; first match wins
     :param vault: encrypts the secrets
@@ -205,7 +206,7 @@ class Serializer:
 
     def _encode_object(self, value: ovo_base.VersionedObject,
                        mask: masking.Mask) -> Plain:
-        primitive = self._objects.serialize_entity(None, value)
+        primitive = primitives.primitive(value)
         secrets = self._versioned.take_secrets(primitive)
         if not secrets:
             return self._tagged('o', primitive)
