@@ -67,6 +67,39 @@ _board_opts = [
              '``jobboard_hosts`` then.'),
 ]
 
+_telemetry_opts = [
+    cfg.BoolOpt(
+        'task_events', default=True,
+        help='Whether each task of a flow is shown as an event of the '
+             'server\'s action, with ``ssm_`` before its name: ``openstack '
+             'server event show`` tells users how far an operation is, and '
+             'which task has failed. Nova\'s own events stay as they are.'),
+    cfg.FloatOpt(
+        'task_events_interval', default=1.0, min=0,
+        help='Seconds for which a worker collects such events, of all its '
+             'flows, before it writes them into the cells: one transaction '
+             'in each cell. No flow waits for it. With 0 a flow writes its '
+             'own, when it ends.'),
+    cfg.BoolOpt(
+        'flow_notifications', default=False,
+        help='Whether notifications ``ssm.flow.start``, ``.resume``, '
+             '``.end`` and ``.error`` are sent beside Nova\'s versioned '
+             'ones, by the same notifier: nothing is sent where ``[oslo_'
+             'messaging_notifications] driver`` or ``[notifications] '
+             'notification_format`` keep Nova from it.'),
+    cfg.PortOpt(
+        'metrics_port', default=0,
+        help='The first port at which workers answer Prometheus; 0 for no '
+             'metrics. Each worker process takes the first one from there '
+             'on that is free: have Prometheus ask as many as the host has '
+             'workers, twice that for those that are restarted. Needs ``pip '
+             'install "nova-ssm[metrics]"``.'),
+    cfg.StrOpt(
+        'metrics_address', default='127.0.0.1',
+        help='The address for that. Metrics name flows, tasks and hosts, no '
+             'servers and no users; who can reach the port can read them.'),
+]
+
 ssm_opts = [
     cfg.ListOpt(
         'workflows', default=[],
@@ -140,6 +173,7 @@ ssm_opts = [
              'audit`` shows the rest. 0 looks only when asked. Set it to '
              'the same on every conductor.'),
     *_board_opts,
+    *_telemetry_opts,
 ]
 
 

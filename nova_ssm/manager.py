@@ -84,6 +84,7 @@ class ComputeTaskManager(manager.ComputeTaskManager):
             self.ssm.stop(timeout)
 
     def _on_worker_death(self, worker_id: str) -> None:
+        self.ssm.telemetry.worker_died(worker_id)
         for workflow in self._each():
             workflow.on_worker_death(worker_id)
 

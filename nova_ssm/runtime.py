@@ -31,6 +31,7 @@ from nova_ssm import jobboards
 from nova_ssm import objects
 from nova_ssm import retention
 from nova_ssm.tasks import types
+from nova_ssm.telemetry import telemetry
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Runtime:
             host, lease=conf.ssm.lease, board=jobboards.factory(conf),
             concurrency=conf.ssm.concurrency)
         self.runner.board.probe()
+        self.telemetry = telemetry.Telemetry(conf, self.runner, host)
         self._recovery: recovery.Recovery | None = None
         self._purger: purge.Purger | None = None
         #: What stops that goes on beside the flows.
@@ -97,6 +99,7 @@ class Runtime:
                     concurrency=self._conf.ssm.recovery_concurrency,
                     on_death=on_death)
                 self._recovery.start()
+                self.telemetry.start()
                 self._purger = purge.Purger(
                     self.runner.db, lambda: self.runner.worker.id,
                     self._ages)
@@ -129,6 +132,8 @@ class Runtime:
                 self._purger.stop()
                 self._purger = None
             self.runner.close(patience)
+            # Last: it tells of the steps that were under way, too.
+            self.telemetry.stop()
 
 
 def _take_leave(one: recovery.Recovery) -> None:

@@ -16,6 +16,8 @@ The database's clock says whose turn it is: no election, and no two that do
 the same. Whoever is dead misses its turn, and the next one has its own.
 """
 
+from collections.abc import Callable, Iterable
+
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
@@ -39,14 +41,19 @@ class Auditor(looping.Loop):
 
     :param interval: seconds of a turn; of all workers one looks in each
     :param begin: makes what one look reads with
+    :param tell: told the kinds of what each turn finds; of a turn that is not
+        ours, none
     """
 
     def __init__(self, runner: runner_module.Runner, interval: float,
-                 begin: looks.Begin) -> None:
+                 begin: looks.Begin,
+                 tell: Callable[[Iterable[str]], None] = lambda kinds: None
+                 ) -> None:
         super().__init__('ssm-audit')
         self._runner = runner
         self._interval = interval
         self._begin = begin
+        self._tell = tell
 
     def _run(self) -> None:
         while not self._stop.wait(self._wait()):
@@ -85,9 +92,12 @@ class Auditor(looping.Loop):
         :returns: how many repairs there are now
         """
         if not self.is_mine():
+            self._tell(())
             return 0
-        found = [one for one in looks.find(
+        found = looks.find(
             self._begin, [kind for kind in kinds.KINDS.values()
-                          if kind.quick], SETTLE) if one.safe]
+                          if kind.quick], SETTLE)
+        self._tell(one.kind for one in found)
+        found = [one for one in found if one.safe]
         return len(repairs.post(self._runner.board, found, self._runner.db,
                                 patient=True))

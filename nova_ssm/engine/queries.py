@@ -174,6 +174,27 @@ def subjects_finished(db: database.Database, names: Sequence[str],
         return list(dict.fromkeys(connection.execute(query).scalars()))
 
 
+def ended_by(db: database.Database, writer: str,
+             since: float) -> list[FlowInfo]:
+    """The flows that a worker has run to their end.
+
+    :param since: when the first may have ended, as :func:`clock` has it
+    """
+    chosen = sa.select(_F.uuid).where(
+        _F.finished_at > since, sa.exists().where(
+            _J.flow_uuid == _F.uuid, _J.kind == states.END,
+            _J.writer == writer).correlate(schema.flows))
+    with db.reading() as connection:
+        return [_info(row) for row in connection.execute(_query(chosen))]
+
+
+def children(db: database.Database, uuid: str) -> list[FlowInfo]:
+    """The flows that a flow has posted, the newest first."""
+    with db.reading() as connection:
+        return [_info(row) for row in connection.execute(_query(
+            sa.select(_F.uuid).where(_F.parent_uuid == uuid)))]
+
+
 def subjects_unfinished(db: database.Database, subjects: Sequence[str],
                         but: str) -> set[str]:
     """Those of the subjects that a flow works on, or waits to.

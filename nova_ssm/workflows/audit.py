@@ -54,7 +54,8 @@ class Audit(plugins.Workflow):
         """Look for what is lost, from now on."""
         if CONF.ssm.audit_interval and self._auditor is None:
             self._auditor = auditor.Auditor(
-                self.runner, CONF.ssm.audit_interval, self._survey)
+                self.runner, CONF.ssm.audit_interval, self._survey,
+                tell=self.manager.ssm.telemetry.audited)
             self._auditor.start()
             self.manager.ssm.on_stop.append(self._auditor.stop)
 

@@ -110,6 +110,7 @@ class PluginSwitch:
             ssm_conf.register_opts(fixture.conf)
             fixture.config(group='conductor', compute_task_manager='nova_ssm')
             fixture.config(group='ssm', workflows=switch.workflows,
+                           task_events_interval=0,
                            connection='sqlite:///' + switch.path,
                            encryption_keys=[key])
 

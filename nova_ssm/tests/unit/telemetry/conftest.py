@@ -9,14 +9,10 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
-"""The WSGI application of an API that may misbehave; see ``unruly``."""
 
-import importlib
-import os
-import pathlib
+"""Flows of the engine's tests, for what listens to them."""
 
-from nova_ssm.tests.cloud import unruly
+from nova_ssm.tests.unit.engine import conftest as engine
 
-application = unruly.Layer(
-    importlib.import_module(os.environ[unruly.MODULE]).application,
-    pathlib.Path(os.environ[unruly.FILE]))
+_fresh, db, process = engine._fresh, engine.db, engine.process
+url, world = engine.url, engine.world
