@@ -45,6 +45,7 @@ from nova_ssm.tests.cloud import configs
 from nova_ssm.tests.cloud import injection_orders as orders
 from nova_ssm.tests.cloud import services
 from nova_ssm.tests.cloud import settings
+from nova_ssm.tests import provenance
 
 #: Shorter than an operator's: a run has more than a hundred kills.
 _OPTIONS = '''[DEFAULT]
@@ -101,6 +102,7 @@ class Trial:
         self._path = it.settings.results / time.strftime(
             'boundaries-%Y%m%d-%H%M%S.json')
         self._tables: list[report.Table] = []
+        self._stamp = provenance.stamp()
         self._passed = report.passed(args.without)
 
     def run(self, chosen: list[operations.Operation]) -> int:
@@ -177,7 +179,7 @@ class Trial:
 
     def _write(self) -> None:
         self._path.write_text(json.dumps({
-            'seed': self._args.seed, 'lease': self._args.lease,
+            **self._stamp, 'seed': self._args.seed, 'lease': self._args.lease,
             'rpc_timeout': self._args.rpc_timeout,
             'operations': [one.plain() for one in self._tables],
         }, indent=1))

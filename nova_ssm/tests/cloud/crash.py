@@ -44,6 +44,7 @@ from nova_ssm.tests.cloud import moves_rounds
 from nova_ssm.tests.cloud import report
 from nova_ssm.tests.cloud import rounds
 from nova_ssm.tests.cloud import settings
+from nova_ssm.tests import provenance
 
 
 BUILD = 'build'
@@ -110,6 +111,7 @@ class Trial:
         self._played: dict[str, list[Any]] = {}
         self._missed: dict[str, list[Any]] = {}
         self._took: dict[str, float] = {}
+        self._stamp = provenance.stamp()
 
     def play(self, mode: str) -> None:
         """Play the rounds of one mode."""
@@ -153,7 +155,7 @@ class Trial:
 
     def _write(self) -> None:
         self._path.write_text(json.dumps({
-            'operation': self._operation, 'seed': self._seed,
+            **self._stamp, 'operation': self._operation, 'seed': self._seed,
             'servers': self._count, 'networks': self._args.networks,
             'undisturbed': self._took, 'rounds': _plain(self._played),
             'missed': _plain(self._missed)}, indent=1))

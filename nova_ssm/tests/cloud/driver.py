@@ -17,6 +17,7 @@
 * It appends a line to ``state_path/guests.jsonl`` for each guest that it
   makes or destroys, that comes or goes, so that a server built twice or a
   guest on the wrong host is seen.
+* A guest outlives its nova-compute, so that a compute can be killed.
 * A moved guest is on one host only. Nova's own stays on the source of a live
   migration for ever.
 * The name of a server can ask for trouble: ``fail-on-<host>...`` cannot be
@@ -33,6 +34,7 @@ import pathlib
 import re
 import time
 
+from nova.compute import power_state
 from nova import conf
 from nova import exception
 from nova.virt import fake
@@ -52,6 +54,29 @@ class FakeDriver(fake.FakeDriver):
         #: for a confirmation, or for their return.
         self._left = set()
 
+    def init_host(self, host):
+        """Find the guests again that a compute before has left here.
+
+        A hypervisor outlives its nova-compute; Nova's own fake does not.
+        """
+        super().init_host(host)
+        for number, name in self._found().items():
+            self.instances[number] = fake.FakeInstance(
+                name, power_state.RUNNING, number)
+
+    @staticmethod
+    def _found():
+        """Return the names of the guests here, by the ids of the servers."""
+        path = pathlib.Path(CONF.state_path) / 'guests.jsonl'
+        living = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            record = json.loads(line)
+            if record['event'] in ('spawn', 'arrive'):
+                living[record['uuid']] = record.get('guest', record['name'])
+            elif record['event'] in ('destroy', 'leave'):
+                living.pop(record['uuid'], None)
+        return living
+
     def get_nodenames_by_uuid(self, refresh=False):
         """Return the one node under the uuid that the host keeps."""
         return {node.get_local_node_uuid(): name
@@ -68,7 +93,7 @@ class FakeDriver(fake.FakeDriver):
         line = json.dumps({
             'event': event, 'uuid': instance.uuid, 'host': CONF.host,
             'pid': os.getpid(), 'time': time.time(),
-            'name': instance.display_name,
+            'name': instance.display_name, 'guest': instance.name,
             'request_id': context.request_id})
         # One write of one line to a file opened for appending is not torn.
         with open(pathlib.Path(CONF.state_path) / 'guests.jsonl', 'a') as f:

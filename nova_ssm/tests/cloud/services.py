@@ -19,6 +19,7 @@ import shutil
 from nova_ssm.tests.cloud import injection_orders
 from nova_ssm.tests.cloud import process
 from nova_ssm.tests.cloud import settings
+from nova_ssm.tests.cloud import unruly
 
 #: In the order of their start.
 INFRA = ('mariadb', 'epmd', 'rabbitmq', 'memcached')
@@ -34,6 +35,8 @@ _WSGI = {
     'neutron': ('neutron.wsgi.api', 8),
     'nova-api': ('nova.wsgi.osapi_compute', 12),
 }
+#: What a test may let misbehave.
+UNRULY = ('placement', 'neutron')
 
 
 def user() -> str:
@@ -117,6 +120,11 @@ def _epmd() -> str:
 def _api(where: settings.Settings, name: str) -> process.Service:
     module, threads = _WSGI[name]
     port = where.port(name)
+    env = environment(where)
+    if name in UNRULY:
+        env |= {unruly.MODULE: module,
+                unruly.FILE: str(where.unruly_file(name))}
+        module = 'nova_ssm.tests.cloud.unruly_wsgi'
     argv = (
         str(where.venv / 'bin/uwsgi'),
         '--http-socket', f'{settings.HOST}:{port}',
@@ -126,7 +134,7 @@ def _api(where: settings.Settings, name: str) -> process.Service:
         '--so-keepalive', '--add-header', 'Connection: close',
         '--http-chunked-input', '--http-auto-chunked', '--disable-logging',
         '--procname-prefix', f'{name} ')
-    return process.Service(name, argv, environment(where), port)
+    return process.Service(name, argv, env, port)
 
 
 def _nova(where: settings.Settings, name: str) -> process.Service:

@@ -110,6 +110,10 @@ class Settings:
         """Holds the mode of the conductors: ``ssm`` or ``stock``."""
         return self.home / 'mode'
 
+    def unruly_file(self, name: str) -> pathlib.Path:
+        """Return the file by which an API is told to misbehave."""
+        return self.run / f'{name}.unruly'
+
     @property
     def uv(self) -> str:
         """The ``uv`` to build environments with."""

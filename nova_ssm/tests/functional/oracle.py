@@ -31,6 +31,7 @@ from rich import console as rich_console
 
 from nova_ssm.tests.functional import oracle_pool
 from nova_ssm.tests.functional import oracle_report
+from nova_ssm.tests import provenance
 
 LISTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lists')
 DEFAULT_LIST = os.path.join(LISTS, '2026.2.txt')
@@ -266,7 +267,8 @@ def run(options: argparse.Namespace, test_ids: list[str], directory: str,
             'newly_failing': [d.id for d in found if not d.reason],
             'excepted': {d.id: d.reason for d in found if d.reason},
         }
-    summary = {'title': 'Nova %s, %s' % (importlib.metadata.version('nova'),
+    summary = {**provenance.stamp(),
+               'title': 'Nova %s, %s' % (importlib.metadata.version('nova'),
                                          os.path.basename(options.list)),
                'results': directory, 'modes': rows, 'problems': problems}
     write_json(os.path.join(directory, 'summary.json'), summary)
