@@ -23,6 +23,7 @@ from nova.conductor import manager
 from nova import context as nova_context
 from oslo_config import cfg
 
+from nova_ssm import computes
 from nova_ssm import conf
 from nova_ssm.engine import exception as engine_exc
 from nova_ssm import exception
@@ -42,6 +43,7 @@ class ComputeTaskManager(manager.ComputeTaskManager):
     def __init__(self) -> None:
         conf.register_opts(CONF)
         super().__init__()
+        self.compute_rpcapi = computes.ComputeAPI()
         try:
             self.ssm = runtime.Runtime(CONF, self.host)
             self._workflows = plugins.load(CONF.ssm.workflows, self,
@@ -54,6 +56,11 @@ class ComputeTaskManager(manager.ComputeTaskManager):
         except (engine_exc.EngineError, exception.ConfigurationError) as exc:
             # Who loads us logs it, in one line.
             raise exception.ConfigurationError(str(exc)) from None
+
+    def reset(self) -> None:
+        """Look again what versions the computes have: SIGHUP."""
+        super().reset()
+        self.compute_rpcapi = computes.ComputeAPI()
 
     def post_start_hook(self) -> None:
         """Go on with what dead conductors left, in each worker."""

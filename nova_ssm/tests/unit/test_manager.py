@@ -19,6 +19,7 @@ from nova.conductor import manager as nova_manager
 from oslo_config import cfg
 import pytest
 
+from nova_ssm import computes
 from nova_ssm.engine import database
 from nova_ssm import exception
 from nova_ssm import manager
@@ -45,8 +46,8 @@ def journal(tmp_path, monkeypatch):
 
 
 #: What the service calls, not a client.
-HOOKS = ('post_start_hook', 'set_shutdown_in_progress', 'graceful_shutdown',
-         'ssm_answer')
+HOOKS = ('reset', 'post_start_hook', 'set_shutdown_in_progress',
+         'graceful_shutdown', 'ssm_answer')
 
 METHODS = {
     name: [parameter.name for parameter in inspect.signature(
@@ -210,3 +211,17 @@ def test_an_unreachable_database_stops_the_start(journal):
     said = start()
     assert '127.0.0.1:1' in said
     assert 'secret' not in said
+
+
+def test_computes_are_spoken_to_in_the_same_way_after_a_reload(
+        journal, monkeypatch):
+    """Nova makes its client anew on SIGHUP: to ask for their versions."""
+    made = manager.ComputeTaskManager()
+    before = made.compute_rpcapi
+    reset = mock.Mock()
+    monkeypatch.setattr(nova_manager.ComputeTaskManager, 'reset', reset)
+    made.reset()
+    reset.assert_called_once_with()
+    assert made.compute_rpcapi is not before
+    for client in (before, made.compute_rpcapi):
+        assert isinstance(client, computes.ComputeAPI)
