@@ -25,22 +25,12 @@ from nova.objects import selection as selection_obj
 from oslo_config import cfg
 import requests
 
+from nova_cmdb import conf
 from nova_ssm.tasks import base
 
 CONF = cfg.CONF
 
-cmdb_opts = [
-    cfg.StrOpt('url', default='http://localhost:8070',
-               help='Where the CMDB is.'),
-    cfg.FloatOpt('timeout', default=10,
-                 help='Seconds to wait for its answer.'),
-]
-CONF.register_opts(cmdb_opts, group='cmdb')
-
-
-def list_opts() -> list[Any]:
-    """For oslo-config-generator."""
-    return [('cmdb', cmdb_opts)]
+CONF.register_opts(conf.cmdb_opts, group='cmdb')
 
 
 class RecordInCmdb(base.NovaTask):

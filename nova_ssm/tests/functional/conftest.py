@@ -18,6 +18,7 @@ import pytest
 
 from nova_ssm.engine import rows
 from nova_ssm.engine import runner
+from nova_ssm.tests.functional import packages
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +28,22 @@ def no_large_results():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner.Runner, 'largest', rows.PIECE)
         yield
+
+
+@pytest.fixture(scope='session')
+def built(tmp_path_factory):
+    """The source archive, and the wheel that is made from it."""
+    base = tmp_path_factory.mktemp('built')
+    sdist = packages.sdist(base)
+    return sdist, packages.wheel(sdist, base)
+
+
+@pytest.fixture(scope='session')
+def venv(built, tmp_path_factory):
+    """Nova from PyPI, the wheel, and the example of a vendor."""
+    base = tmp_path_factory.mktemp('beside')
+    made = packages.Venv(base / 'venv')
+    made.install('nova', built[1])
+    made.install('--no-deps', packages.wheel(
+        packages.ROOT / 'examples' / 'cmdb', base))
+    return made
