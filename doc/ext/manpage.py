@@ -94,7 +94,7 @@ def _options(parser: argparse.ArgumentParser) -> str:
                 action.help or '') else action.help
         lines += ['**%s**' % _text(names), '    %s' % (_text(help_) or '-'),
                   '']
-    return '\n'.join(lines) 
+    return '\n'.join(lines)
 
 
 def _own(parser: argparse.ArgumentParser,

@@ -79,6 +79,7 @@ def recover(engine: runner.Runner) -> int:
 
 
 def main() -> int:
+    """Run the command. Returns the status of the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('home', type=pathlib.Path)
     verbs = parser.add_subparsers(dest='verb', required=True)

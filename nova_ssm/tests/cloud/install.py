@@ -158,13 +158,16 @@ def services(where: settings.Settings) -> None:
 
 
 def tempest(where: settings.Settings) -> None:
-    """Make the environment of tempest."""
+    """Make the environment of tempest, with our plugin from here."""
+    root = settings.ROOT
     files = [settings.HERE / f'{kind}-tempest.txt'
              for kind in ('constraints', 'requirements')]
-    stamp = _fresh(where.tempest_venv, [f.read_text() for f in files])
+    stamp = _fresh(where.tempest_venv, [f.read_text() for f in (
+        *files, root / 'entry_points.txt')] + [str(root)])
     if stamp is not None:
         _make(where, where.tempest_venv, 'pip-tempest', [
-            ['-r', str(files[1]), '-c', str(files[0])]])
+            ['-r', str(files[1]), '-c', str(files[0])],
+            ['--no-deps', '-e', str(root)]])
         (where.tempest_venv / 'nova-ssm.stamp').write_text(stamp)
 
 
