@@ -57,7 +57,11 @@ step_lint() {
 
 step_unit() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/unit; }
 
-step_functional() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/functional; }
+# The report of a flow is looked at in a real browser.
+step_functional() {
+  apt_install chromium
+  cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/functional
+}
 
 # The engine on real databases and job boards.
 step_boards() {

@@ -105,7 +105,7 @@ class Show(show.ShowOne):
         objects = queries.objects(database, info.uuid)
         names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
         values = [_cell(info, name, parsed_args.formatter) for name in names]
-        graph, reason = _graph_of(database, info)
+        graph, reason = graph_of(database, info)
         if parsed_args.formatter in _FOR_PEOPLE:
             self._drawing = _drawn(self.app, graph, reason)
             return (*names, 'objects', 'steps'), (
@@ -146,7 +146,7 @@ class Graph(command.Command):
             database = db.journal_database(self.app.conf)
             database.check()
             info = queries.flow(database, parsed_args.flow)
-            graph, reason = _graph_of(database, info)
+            graph, reason = graph_of(database, info)
             if graph is None:
                 raise exception.UnknownFlow(reason)
         else:
@@ -179,7 +179,7 @@ def _catalog() -> Any:
         cfg.CONF.ssm.extend)
 
 
-def _graph_of(database: database_module.Database, info: queries.FlowInfo
+def graph_of(database: database_module.Database, info: queries.FlowInfo
               ) -> tuple[graphs.Graph | None, str | None]:
     """The graph of a flow, or the reason why there is none."""
     try:
