@@ -13,13 +13,16 @@
 """Builds that nobody works on."""
 
 from collections.abc import Collection, Iterable, Iterator
+import datetime
 from typing import Any
 
+from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
 from oslo_config import cfg
+from oslo_utils import timeutils
 
 from nova_ssm.audit import findings
 from nova_ssm.audit import survey as survey_module
@@ -32,6 +35,11 @@ LOST, STUCK = 'lost-build', 'stuck-build'
 
 #: The flow that owns all servers of a request until each has its own.
 PARENT = 'schedule_and_build_instances'
+
+#: The event of a compute that builds, in the action of a server.
+_BUILDS = 'compute__do_build_and_run_instance'
+#: For how long the conductors look for what a compute has given up.
+RECENT = datetime.timedelta(hours=1)
 
 _Survey = survey_module.Survey
 
@@ -145,30 +153,24 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
     compute, or with the request to try another host; or a compute that was
     calling it has given the build up without a word.
     """
-    filters: dict[str, Any] = {'deleted': False}
-    if only is not None:
-        filters['uuid'] = sorted(only)
-    elif survey.thorough:
-        filters['vm_state'] = vm_states.BUILDING
-    else:
-        filters['task_state'] = task_states.SCHEDULING
     found = {record.uuid: (record, cell)
-             for record, cell in survey.find(filters)
+             for filters in _where_to_look(survey, only)
+             for record, cell in survey.find({'deleted': False} | filters)
              if record.vm_state == vm_states.BUILDING and
              not record.host and survey.is_old(record) and
-             (record.task_state == task_states.SCHEDULING or
-              record.task_state is None and _has_given_up(record))}
+             record.task_state in (task_states.SCHEDULING, None)}
     owned = survey.owned(found)
     for uuid, (record, cell) in found.items():
         if uuid in owned or _is_asked_for(survey, uuid):
             continue
         held = survey.report.get_allocs_for_consumer(
             survey.context, uuid).get('allocations') or {}
-        if held and record.task_state is None:
-            continue        # a compute is at it, or claims for it
         host = host_of(survey, held, cell) if held else None
-        if held and (host is None or not _is_idle(survey, record, cell,
-                                                  host)):
+        if held and host is None:
+            continue        # not what a build holds
+        failed = record.task_state is None and _has_failed(survey, record,
+                                                           cell)
+        if not (failed or _is_left(survey, record, cell, host)):
             continue
         yield findings.Finding(
             kind=STUCK, subject=uuid, server=uuid,
@@ -176,16 +178,68 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             since=survey_module.touched(record),
             what='server %s waits for a host, and nobody looks for one'
                  % uuid,
-            why=('compute %s was chosen, but it was not told, or it has '
-                 'given up' % host if held else
-                 'it holds nothing on any host, and the request to try it '
-                 'on the next one was lost'),
+            why=_why_stuck(host, failed),
             remedy='put it into ERROR with a fault, free what it holds',
-            safe=not held,
+            safe=failed or not held,
             state=(record.vm_state, record.task_state, record.host,
                    survey_module.touched(record), tuple(sorted(held))),
             details={'cell': cell.uuid, 'group': uuid,
                      'computes': [host] if host else []})
+
+
+def _where_to_look(survey: _Survey, only: Collection[str] | None
+                   ) -> Iterator[dict[str, Any]]:
+    """What to ask the cells for."""
+    if only is not None:
+        yield {'uuid': sorted(only)}
+    elif survey.thorough:
+        yield {'vm_state': vm_states.BUILDING}
+    else:
+        yield {'task_state': task_states.SCHEDULING}
+        # Nearly all servers are in no task: only an index of their dates
+        # finds those that matter.
+        yield {'task_state': None, 'vm_state': vm_states.BUILDING,
+               'changes-since': timeutils.utcnow() - RECENT}
+
+
+def _why_stuck(host: str | None, failed: bool) -> str:
+    if failed:
+        return ('its compute has failed, and then failed to say so or to '
+                'have another one tried')
+    if host:
+        return ('compute %s was chosen, but it was not told, or it has '
+                'given up' % host)
+    return ('it holds nothing on any host, and the request to try it on the '
+            'next one was lost')
+
+
+def _is_left(survey: _Survey, record: Any, cell: Any, host: str | None
+             ) -> bool:
+    """Whether no compute will come to a build, as far as can be seen."""
+    if host is None:
+        return (record.task_state == task_states.SCHEDULING or
+                _has_given_up(record))
+    # In no task, a compute is at it, or claims for it.
+    return (record.task_state == task_states.SCHEDULING and
+            _is_idle(survey, record, cell, host))
+
+
+def _has_failed(survey: _Survey, record: Any, cell: Any) -> bool:
+    """Whether the compute itself has ended the build, with an error.
+
+    It has the next host tried before it ends, and puts a server into ERROR
+    itself. If something else has failed while it did, such as placement that
+    should free the host, it only takes its hands off the server.
+    """
+    def work(context: Any, _cell: Any) -> Iterator[bool]:
+        for action in objects.InstanceActionList.get_by_instance_uuid(
+                context, record.uuid):
+            if action.action == instance_actions.CREATE:
+                yield from (event.result == 'Error' for event in
+                            objects.InstanceActionEventList.get_by_action(
+                                context, action.id)
+                            if event.event == _BUILDS)
+    return any(survey.in_cells(work, [cell]))
 
 
 def _is_asked_for(survey: _Survey, uuid: str) -> bool:

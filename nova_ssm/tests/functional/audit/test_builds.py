@@ -14,6 +14,7 @@
 
 import pytest
 
+from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
@@ -192,6 +193,86 @@ def test_a_compute_that_may_wait_for_an_answer_has_not_given_up(cloud):
 def test_a_compute_that_has_claimed_has_not_given_up(cloud):
     cloud.hold(cloud.server(**GIVEN_UP), cloud.node('host1', 'node1'))
     assert not stuck(cloud)
+
+
+def event(cloud, server, result, name='compute__do_build_and_run_instance',
+          action=instance_actions.CREATE):
+    """A compute's event in the action of a server; None: not finished."""
+    request_id = cloud.action(server, action)
+    with cloud.at('cell1') as context:
+        context.request_id = request_id
+        objects.InstanceActionEvent.event_start(
+            context, server, name, want_result=False, host='host1')
+        if result:
+            objects.InstanceActionEvent.event_finish_with_failure(
+                context, server, name,
+                exc_tb='no' if result == 'Error' else None,
+                want_result=False)
+
+
+def test_what_a_compute_ended_with_an_error_is_stuck(cloud):
+    """Placement did not answer when its compute freed the allocations."""
+    server = cloud.server(**GIVEN_UP)
+    cloud.hold(server, cloud.node('host1', 'node1'))
+    event(cloud, server, 'Error')
+    [finding] = stuck(cloud).values()
+    assert finding.safe
+    assert 'its compute has failed' in finding.why
+    fail(cloud, server)
+    assert cloud.record(server).vm_state == 'error'
+    assert not cloud.placement.held
+
+
+def test_what_a_compute_ended_with_an_error_is_told_of_at_once(cloud):
+    """It waits for no answer: it is known that it does not."""
+    server = cloud.server(age=61, **GIVEN_UP)
+    event(cloud, server, 'Error')
+    assert set(stuck(cloud)) == {server}
+
+
+@pytest.mark.parametrize(('result', 'name', 'action'), (
+    (None, 'compute__do_build_and_run_instance', instance_actions.CREATE),
+    ('Success', 'compute__do_build_and_run_instance',
+     instance_actions.CREATE),
+    ('Error', 'conductor_schedule_and_build_instances',
+     instance_actions.CREATE),
+    ('Error', 'compute__do_build_and_run_instance',
+     instance_actions.REBUILD)))
+def test_a_compute_has_not_failed_before_it_says_so(cloud, result, name,
+                                                    action):
+    server = cloud.server(**GIVEN_UP)
+    cloud.hold(server, cloud.node('host1', 'node1'))
+    event(cloud, server, result, name, action)
+    assert not stuck(cloud)
+
+
+def test_who_is_tried_on_the_next_host_has_not_failed_there(cloud):
+    """An earlier compute has; the next one has been asked since."""
+    server = cloud.server(**SCHEDULING)
+    cloud.hold(server, cloud.node('host1', 'node1', up=False))
+    event(cloud, server, 'Error')
+    assert not stuck(cloud)
+
+
+def written(cloud, server, age):
+    """Let a compute have written a record so many seconds ago."""
+    cloud.backdate('cell1', 'instances', 'uuid', server, age,
+                   also=('updated_at',))
+
+
+@pytest.mark.parametrize('values', (SCHEDULING, GIVEN_UP))
+def test_the_conductors_find_it_by_themselves(cloud, values):
+    server = cloud.server(**values)
+    written(cloud, server, 300)
+    assert {one.subject for one in builds.stuck(cloud.quick())} == {server}
+
+
+def test_the_conductors_leave_to_the_command_what_is_long_ago(cloud):
+    """It would take them all servers of the cell."""
+    written(cloud, cloud.server(**GIVEN_UP),
+            2 * builds.RECENT.total_seconds())
+    assert not list(builds.stuck(cloud.quick()))
+    assert stuck(cloud)
 
 
 @pytest.mark.parametrize('flow', ('build_instance', 'reschedule_instance'))
