@@ -103,6 +103,9 @@ def _env(it: cloud.Cloud) -> int:
     for key, value in it.settings.credentials.items():
         print(f'export {key}={shlex.quote(value)}')
     print(f'export PATH={shlex.quote(str(it.settings.venv / "bin"))}:$PATH')
+    print(f'export NOVA_ETC={shlex.quote(str(it.settings.etc / "nova"))}')
+    print('nova-ssm() { command nova-ssm --config-file "$NOVA_ETC/nova.conf" '
+          '--config-file "$NOVA_ETC/cond1.conf" "$@"; }')
     return 0
 
 
