@@ -175,13 +175,19 @@ class Cloud:
                 'or use another cloud (NOVA_SSM_STATE, NOVA_SSM_CLOUD_PORT)'
             ) from None
 
+    @staticmethod
+    def _is_lent(path: pathlib.Path) -> bool:
+        """Whether who has reserved it had us called."""
+        holder = os.environ.get(settings.HOLDER)
+        return bool(holder) and path.read_text().endswith(f'pid {holder}')
+
     def check_free(self) -> None:
         """Make sure that this process may change the cloud.
 
         :raises CloudError: if another process has reserved it
         """
         path = self.settings.home / 'reserved'
-        if not self._reserved and path.exists():
+        if not self._reserved and path.exists() and not self._is_lent(path):
             with open(path, 'a+') as stream:
                 self._take(stream)
 

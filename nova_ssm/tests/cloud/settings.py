@@ -17,6 +17,8 @@ import os
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+#: Names, in the environment, the process that has reserved the cloud.
+HOLDER = 'NOVA_SSM_CLOUD_HOLDER'
 HERE = pathlib.Path(__file__).resolve().parent
 HOST = '127.0.0.1'
 

@@ -70,6 +70,7 @@ def _ourselves(it: cloud.Cloud) -> str:
     """How this command is called from somewhere else."""
     return shlex.join([
         'env', f'PYTHONPATH={settings.ROOT}',
+        f'{settings.HOLDER}={os.getpid()}',
         *(f'{key}={value}' for key, value in sorted(os.environ.items())
           if key.startswith('NOVA_SSM_')),
         sys.executable, '-m', 'nova_ssm.tests.cloud'])
