@@ -113,8 +113,8 @@ def _chaos(results: dict[str, Any]) -> tuple[str, Iterator[Row], list[str]]:
                          in result['findings'].values() for finding in found)
             if nobody:
                 yield Row(_UNKNOWN, _UNKNOWN, mode, 0, 0, nobody)
-            for kind, found in result['findings'].items():
-                remarks.append(f'{mode}: {len(found)} x {kind}')
+            for what, found in result['findings'].items():
+                remarks.append(f'{mode}: {len(found)} x {what}')
 
     plan = results['plan']
     return (f'tools/chaos.sh --seed {plan["seed"]} --minutes '
@@ -188,10 +188,17 @@ def _oracle(results: dict[str, Any]) -> tuple[str, Iterator[Row], list[str]]:
     return 'tools/oracle.sh --restart', rows(), remarks
 
 
-def _ready(results: dict[str, Any]) -> tuple[str, Iterator[Row], list[str]]:
-    """Take rows that a test bench has made itself."""
-    return (results['command'], (Row(**row) for row in results['rows']),
-            list(results.get('remarks', ())))
+def _faults(results: dict[str, Any]) -> tuple[str, Iterator[Row], list[str]]:
+    mode = STOCK if results['options'].get('stock') else SSM
+    rows = (Row(one['variant'], 'a task ' + one['fault'], mode, one['tried'],
+                one['held'], one['tried'] - one['held'])
+            for one in results['table'])
+    remarks = [f'{mode}: {one["case"]} has not held'
+               for one in results['cases'] if not one['held']]
+    left = results['left']
+    if left:
+        remarks.append(f'{mode}: {left} cases were not begun in time')
+    return 'tools/faults.sh' + ' --stock' * (mode == STOCK), rows, remarks
 
 
 def _ownership(path: pathlib.Path
@@ -227,7 +234,7 @@ _KINDS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     'rounds': ('crash', _crash),
     'operations': ('boundaries', _boundaries),
     'modes': ('oracle', _oracle),
-    'rows': ('faults', _ready),
+    'table': ('faults', _faults),
 }
 
 
@@ -250,10 +257,10 @@ def read(path: pathlib.Path) -> Part:
             ) from error
         kind, reader = _KINDS[key]
         command, rows, remarks = _shaped(path, reader, results)
-        kind = results.get('kind', kind)
     total = added(rows)
     return Part(kind, command, results.get('commit', provenance.UNKNOWN),
-                results.get('date') or _date(path), total, tuple(remarks))
+                results.get('date') or _date(path, results.get('when', '')),
+                total, tuple(remarks))
 
 
 def _shaped(path: pathlib.Path, reader: Callable[[dict[str, Any]], Any],
@@ -266,8 +273,13 @@ def _shaped(path: pathlib.Path, reader: Callable[[dict[str, Any]], Any],
                              'older release written it?') from error
 
 
-def _date(path: pathlib.Path) -> str:
-    """Return the date in a file's name, or in that of its directory."""
+def _date(path: pathlib.Path, when: str) -> str:
+    """Return a date as it is here, or that in a file's or directory's name.
+
+    :param when: in ISO 8601, empty if it is not known
+    """
+    if when:
+        return when[:16].replace('T', ' ')
     found = _DATE.search(path.name) or _DATE.search(path.parent.name)
     if found is None:
         return provenance.UNKNOWN

@@ -58,10 +58,10 @@ ORACLE = {
         'restart': {'tests': 10, 'skip': 1, 'fail': 3,
                     'newly_failing': ['a.b.c']}}}
 
-FAULTS = {'command': 'tools/faults.sh', 'commit': 'abc',
-          'date': '2026-11-22 20:00', 'rows': [
-              {'operation': 'build', 'fault': 'die-before', 'mode': 'ssm',
-               'tried': 5, 'survived': 5, 'left': 0}]}
+FAULTS = {'when': '2026-11-22T20:00:01+00:00', 'options': {'stock': False},
+          'left': 0, 'cases': [{'case': 'build/x', 'held': True}],
+          'table': [{'variant': 'build', 'fault': 'dies', 'tried': 5,
+                     'held': 5}]}
 
 OWNERSHIP = '''<testsuites><testsuite>
 <testcase name="test_two_sleep[1]"/><testcase name="test_two_sleep[2]">

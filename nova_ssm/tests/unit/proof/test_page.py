@@ -61,7 +61,7 @@ def test_a_cell_has_stock_beside_ours(kept):
 
 
 def test_what_was_not_tried_is_a_dash_and_not_a_zero(kept):
-    assert ('   * - die-before\n     - build\n     - -\n     - -\n     - -\n'
+    assert ('   * - a task dies\n     - build\n     - -\n     - -\n     - -\n'
             '     - 5\n') in page.write(kept).read_text()
 
 

@@ -62,9 +62,23 @@ def test_ownership_counts_tests(results):
     assert part.remarks == ('test_two_sleep[2] fails',)
 
 
-def test_ready_rows_are_taken_as_they_are(results):
+def test_faults_of_tasks(results):
     part = parts.read(results('faults'))
-    assert numbers(part) == {('build', 'die-before', 'ssm'): (5, 5, 0, 0)}
+    assert numbers(part) == {('build', 'a task dies', 'ssm'): (5, 5, 0, 0)}
+    assert (part.command, part.date) == ('tools/faults.sh',
+                                         '2026-11-22 20:00')
+
+
+def test_faults_of_stock_nova_say_what_has_not_held(results):
+    part = parts.read(results(
+        'faults', options={'stock': True}, left=3,
+        cases=[{'case': 'build/x', 'held': False}],
+        table=[{'variant': 'build', 'fault': 'dies', 'tried': 5,
+                'held': 4}]))
+    assert numbers(part) == {('build', 'a task dies', 'stock'): (5, 4, 1, 0)}
+    assert part.command == 'tools/faults.sh --stock'
+    assert part.remarks == ('stock: build/x has not held',
+                            'stock: 3 cases were not begun in time')
 
 
 def test_each_part_says_of_what_and_when(all_results):
