@@ -18,7 +18,7 @@ flow, and thereby how a dead owner is noticed.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TYPE_CHECKING
+from typing import Any, ClassVar, Protocol, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nova_ssm.engine import journal
@@ -40,7 +40,12 @@ class Board:
 
     A board that keeps its claims in the journal's database, as ``sql`` does,
     needs only the first four: its claims last as long as the worker's lease.
+
+    :cvar in_journal: whether it keeps them there: then the journal's database
+        tells by itself whether nobody runs some flow
     """
+
+    in_journal: ClassVar[bool] = False
 
     def start(self, request: 'journal.FlowRequest',
               owner: str | None) -> None:

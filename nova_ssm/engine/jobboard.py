@@ -88,6 +88,8 @@ class SQLJobBoard(base.JobBoard, boards.Board):
         and ``serializer``
     """
 
+    in_journal = True
+
     def __init__(self, name: str, conf: dict[str, Any]) -> None:
         super().__init__(name, conf)
         self._db: database.Database = conf['database']

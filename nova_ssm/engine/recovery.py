@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
 from nova_ssm.engine import failures
+from nova_ssm.engine import glances
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import looping
 from nova_ssm.engine import masking
@@ -60,6 +61,7 @@ class Recovery(looping.Loop):
         self._on_death = on_death
         self._slots = threading.Semaphore(concurrency)
         self._watch = worker.Watch(host)
+        self._living: frozenset[str] = frozenset()
         #: How often our lease had run out, and until when the others may
         #: need to renew theirs.
         self._lapses: int | None = None
@@ -99,15 +101,20 @@ class Recovery(looping.Loop):
         me = self._runner.worker
         LOG.debug('%s looks for flows without an owner', me.id)
         self._runner.release_again()
-        workers = worker.registered(self._runner.db)
+        seen = glances.glance(self._runner.db, self._living)
+        workers, self._living = seen.workers, seen.living
         self._see_lapse(me, workers)
-        wanted = self._wanted(workers)
+        wanted = self._wanted(workers) if seen.wanted else {}
         self._let_go(me, wanted)
+        self._forget()
+        dead = self._dead(me, workers)
         try:
-            self._bury_the_dead(me, workers)
+            self._bury(dead)
         finally:
             # Who cannot be buried now does not keep the others waiting.
-            taken = self._take_free(me, workers, wanted)
+            taken = 0
+            if seen.free or dead or not self._runner.board.in_journal:
+                taken = self._take_free(me, workers, wanted)
         return taken
 
     # -- who is dead ------------------------------------------------------
@@ -135,19 +142,25 @@ class Recovery(looping.Loop):
     def _is_patient(self) -> bool:
         return time.monotonic() < self._patient_until
 
-    def _bury_the_dead(self, me: worker.Worker,
-                       workers: list[worker.Registered]) -> None:
+    def _dead(self, me: worker.Worker, workers: list[worker.Registered]
+              ) -> list[tuple[worker.Registered, bool]]:
+        """The dead workers, and whether the process of each is gone."""
         gone = {one.id for one in self._watch.gone(workers)}
         silent = {one.id for one in self._watch.silent(workers)} - {me.id}
-        for one in workers:
-            if one.id in gone or one.id in silent and not self._is_patient:
-                LOG.info('Worker %s is gone, its flows are free', one.id)
-                # Told first: who dies in between lets another one tell.
-                if self._on_death is not None:
-                    self._on_death(one.id)
-                if one.id in gone:
-                    self._runner.board.evict(one.id)
-                worker.bury(self._runner.db, one, gone=one.id in gone)
+        if self._is_patient:
+            silent = set()
+        return [(one, one.id in gone) for one in workers
+                if one.id in gone or one.id in silent]
+
+    def _bury(self, dead: list[tuple[worker.Registered, bool]]) -> None:
+        for one, gone in dead:
+            LOG.info('Worker %s is gone, its flows are free', one.id)
+            # Told first: who dies in between lets another one tell.
+            if self._on_death is not None:
+                self._on_death(one.id)
+            if gone:
+                self._runner.board.evict(one.id)
+            worker.bury(self._runner.db, one, gone=gone)
 
     # -- what is wanted elsewhere -----------------------------------------
 
@@ -231,6 +244,14 @@ class Recovery(looping.Loop):
         self._later[uuid] = (time.monotonic() + delay,
                              min(2 * delay, _LATEST))
         return delay
+
+    def _forget(self) -> None:
+        """Remember no flow that was not free for long: it may be over."""
+        now = time.monotonic()
+        # Flows are resumed beside this: others come and go meanwhile.
+        for uuid, (due, _delay) in list(self._later.items()):
+            if due + _LATEST < now:
+                self._later.pop(uuid, None)
 
     def _tell(self, job: jobboard.SQLJob, reason: object) -> None:
         """Write down why this host cannot go on with a flow."""

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from nova_ssm.engine import database
+from nova_ssm.engine import glances
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import loading
 from nova_ssm.engine import orphans
@@ -63,6 +64,11 @@ class Tables:
                 expires_at=_W.expires_at + seconds))
 
     # -- what is asked -----------------------------------------------------
+
+    def glance(self) -> Any:
+        with self.db.transaction() as connection:
+            living = connection.execute(sa.select(_W.id)).scalars().all()
+        return glances.glance(self.db, living)
 
     def look(self) -> Any:
         return orphans.page(self.db, orphans.PAGE)
@@ -125,6 +131,7 @@ class Tables:
 
 #: What is asked, and whether all workers are dead then.
 OPERATIONS: dict[str, tuple[Callable[[Tables], Any], bool]] = {
+    'is there anything to be done': (Tables.glance, False),
     'look for orphans: none': (Tables.look, False),
     'look for orphans: 10,000': (Tables.look, True),
     '  the next 512 of them': (Tables.next_page, True),

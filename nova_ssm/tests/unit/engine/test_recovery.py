@@ -411,3 +411,60 @@ def test_a_death_that_cannot_be_told_keeps_no_flow_waiting(
     with pytest.raises(RuntimeError):
         recovery_.look()
     wait_for(url, 'a')
+
+
+# -- what a look costs -------------------------------------------------------
+
+def test_a_look_with_nothing_to_do_is_one_statement(recover, process):
+    one, other = recover(), process(host='other')
+    assert other.runner.worker
+    other.board.claim(other.board.get(post(other, 'a')[0]),
+                      other.runner.worker.id)
+    for _look in range(2):
+        one.look()
+    said = helpers.Statements(one.process.db)
+    assert one.look() == 0
+    assert said.since() == {'SELECT': 1, 'COMMIT': 1}
+
+
+def test_a_flow_is_taken_in_the_look_that_finds_its_owner_dead(
+        recover, process, url):
+    one, other = recover(), process(host='other')
+    other.board.claim(other.board.get(post(other, 'a')[0]),
+                      other.runner.worker.id)
+    one.look()
+    assert one.look() == 0
+    with other.db.transaction() as connection:
+        connection.execute(schema.workers.update().where(
+            schema.workers.c.id == other.runner.worker.id).values(
+                expires_at=0))
+    assert one.look() == 1
+    wait_for(url, 'a')
+
+
+def test_what_was_left_alone_is_forgotten_when_it_is_long_gone(
+        recover, monkeypatch):
+    one = recover()
+    for number in range(5):
+        one._put_off('flow-%d' % number)
+    one.look()
+    assert len(one._later) == 5
+    ahead = time.monotonic() + recovery._SOONEST + recovery._LATEST + 1
+    monkeypatch.setattr(recovery.time, 'monotonic', lambda: ahead)
+    one.look()
+    assert one._later == {}
+
+
+def test_what_is_left_alone_again_and_again_is_not_forgotten(
+        recover, process, monkeypatch):
+    """Or its warning would come again, and it would be tried too often."""
+    one, other = recover('a'), process('b')
+    [uuid] = post(other, 'b')
+    now = time.monotonic()
+    monkeypatch.setattr(recovery.time, 'monotonic', lambda: now)
+    one.look()
+    for _try in range(12):
+        now = one._later[uuid][0] + 1
+        one.look()
+        assert uuid in one._later
+    assert one._later[uuid] == (now + recovery._LATEST, recovery._LATEST)
