@@ -30,5 +30,9 @@ class DestinationUnfit(Exception):
         self.reason = reason
 
 
+class TooLate(Exception):
+    """A request came when what it was to go on with was over; says what."""
+
+
 class Uncertain(Exception):
     """Whether something is lost cannot be said now; says why not."""

@@ -43,17 +43,19 @@ class Auditor(looping.Loop):
     :param begin: makes what one look reads with
     :param tell: told the kinds of what each turn finds; of a turn that is not
         ours, none
+    :param note: called in each turn, whosever it is
     """
 
     def __init__(self, runner: runner_module.Runner, interval: float,
                  begin: looks.Begin,
-                 tell: Callable[[Iterable[str]], None] = lambda kinds: None
-                 ) -> None:
+                 tell: Callable[[Iterable[str]], None] = lambda kinds: None,
+                 note: Callable[[], None] = lambda: None) -> None:
         super().__init__('ssm-audit')
         self._runner = runner
         self._interval = interval
         self._begin = begin
         self._tell = tell
+        self._note = note
 
     def _run(self) -> None:
         while not self._stop.wait(self._wait()):
@@ -91,6 +93,7 @@ class Auditor(looping.Loop):
 
         :returns: how many repairs there are now
         """
+        self._note()
         if not self.is_mine():
             self._tell(())
             return 0

@@ -184,6 +184,7 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             state=(record.vm_state, record.task_state, record.host,
                    survey_module.touched(record), tuple(sorted(held))),
             details={'cell': cell.uuid, 'group': uuid,
+                     'task_state': record.task_state,
                      'computes': [host] if host else []})
 
 

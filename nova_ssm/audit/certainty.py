@@ -27,19 +27,24 @@ from typing import Any
 
 from nova import exception as nova_exc
 from nova import objects
+from oslo_config import cfg
 from oslo_log import log as logging
 import oslo_messaging as messaging
 
 from nova_ssm.audit import builds
+from nova_ssm.audit import survey
 from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.engine import runner as runner_module
 from nova_ssm import exception
 
 LOG = logging.getLogger(__name__)
+CONF = cfg.CONF
 
 #: Seconds that a worker has to answer.
 TIMEOUT = 5.0
+#: Seconds that a conductor may be late with its reports.
+_LATE = 2.0
 
 
 class Inquiry:
@@ -49,6 +54,11 @@ class Inquiry:
         self._runner = runner
         self._lock = threading.Lock()
         self._begun: float | None = None
+        self._ours: set[str] = set()
+
+    def note(self) -> None:
+        """Remember which conductors keep a journal, for when they are dead."""
+        self._ours |= set(queries.living(self._runner.db).values())
 
     def make_sure(self, context: Any, patience: float) -> None:
         """Wait until every request of before is in the journal, or is lost.
@@ -107,13 +117,27 @@ class Inquiry:
 
         :raises Uncertain: if one of those conductors has no worker of ours
         """
-        hosts = {service.host for service in
-                 objects.ServiceList.get_by_binary(
-                     context, 'nova-conductor', include_disabled=True)
-                 if builds.is_up(service)}
+        services = {service.host: service for service in
+                    objects.ServiceList.get_by_binary(
+                        context, 'nova-conductor', include_disabled=True)
+                    if builds.is_up(service)}
         living = queries.living(self._runner.db)
-        missing = hosts - set(living.values())
+        self._ours |= set(living.values())
+        hosts = services.keys()
+        missing = [host for host in hosts - set(living.values())
+                   if not self._is_dead(services[host])]
         if missing:
             raise exception.Uncertain(
                 'the conductor of host %s keeps no journal' % min(missing))
         return {worker for worker, host in living.items() if host in hosts}
+
+    def _is_dead(self, service: Any) -> bool:
+        """Whether a conductor that kept a journal has left Nova's service up.
+
+        For a minute Nova takes it for alive. But its lease has run out, and
+        one that was started in its place would have reported.
+        """
+        silent = survey.now() - survey.seconds(
+            service.last_seen_up or service.created_at)
+        return (service.host in self._ours and
+                silent > 2 * CONF.report_interval + _LATE)

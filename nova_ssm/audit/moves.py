@@ -143,6 +143,7 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             safe=False, state=_state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,
+                     'status': migration.status,
                      'request_id': move.action and move.action.request_id,
                      'computes': sorted(computes),
                      'task_state': move.record.task_state})

@@ -120,8 +120,12 @@ class Purge(command.Command):
         for number in purge.batches(db, ages, parsed_args.batch):
             removed += number
             self._progress('\r%d of %d' % (removed, total))
+        rows = sum(purge.strays(db, parsed_args.batch))
         self._progress('\r\x1b[K')
         self.app.stdout.write('Removed %d flows.\n' % removed)
+        if rows:
+            self.app.stdout.write('Removed %d rows of the journal that '
+                                  'belonged to no flow.\n' % rows)
 
     def _ages(self, parsed_args: argparse.Namespace) -> purge.Ages:
         # oslo.messaging comes with it, and takes its time.

@@ -40,6 +40,11 @@ _F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
 
 #: How many flows go in one transaction.
 BATCH = 100
+#: Seconds after which a row of the journal without a flow is nobody's: a flow
+#: has been there since its first row.
+STRAY = 3600.0
+#: Seconds between two looks for such rows, which walk over the whole index.
+SWEEP = 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +138,47 @@ def _remove(db: database.Database, uuids: list[str]) -> int:
         return connection.execute(schema.flows.delete().where(
             _F.uuid.in_(uuids))).rowcount
 
+    return _write(db, work)
+
+
+def strays(db: database.Database, size: int = BATCH) -> Iterator[int]:
+    """Remove rows of the journal that belong to no flow.
+
+    A worker that was stopped for longer than its flow was kept writes one
+    when it wakes up; and a database may have been restored in part.
+
+    :param size: how many flows are looked at in one go
+    :returns: how many rows went with each batch
+    :raises DatabaseUnusable: as batches
+    """
+    after = ''
+    while page := _written(db, after, size):
+        after = page[-1]
+        with db.reading() as connection:
+            there = set(connection.execute(sa.select(_F.uuid).where(
+                _F.uuid.in_(page))).scalars())
+        gone = [uuid for uuid in page if uuid not in there]
+        yield _remove_rows(db, gone) if gone else 0
+
+
+def _written(db: database.Database, after: str, size: int) -> list[str]:
+    with db.reading() as connection:
+        return list(connection.execute(
+            sa.select(_J.flow_uuid).distinct().where(
+                _J.flow_uuid > after).order_by(
+                    _J.flow_uuid).limit(size)).scalars())
+
+
+def _remove_rows(db: database.Database, uuids: list[str]) -> int:
+    # A flow that is being begun may not have been there when we looked.
+    return _write(db, lambda connection: connection.execute(
+        schema.journal.delete().where(
+            _J.flow_uuid.in_(uuids),
+            _J.created_at <= schema.now() - STRAY)).rowcount)
+
+
+def _write(db: database.Database,
+           work: Callable[[sa.Connection], int]) -> int:
     tries = itertools.count(1)
     try:
         return db.write(work, give_up=lambda: next(tries) >= 5)
@@ -157,6 +203,7 @@ class Purger(looping.Loop):
         self._worker_id = worker_id
         self._ages = ages
         self._interval = interval
+        self._swept: float | None = None
 
     def _run(self) -> None:
         # Not all of them at once after a restart.
@@ -173,18 +220,28 @@ class Purger(looping.Loop):
 
         :returns: how many flows were removed
         """
-        removed, began = 0, time.monotonic()
         if eldest(self._db) != self._worker_id():
-            return removed
-        for number in batches(self._db, self._ages):
-            removed += number
-            # Half of the time at the most, to let the others have the rest.
-            if self._stop.wait(time.monotonic() - began):
-                break
-            began = time.monotonic()
+            return 0
+        removed = self._take_time(batches(self._db, self._ages))
         if removed:
             LOG.info('Removed %d flows that were over for long enough',
                      removed)
+        if self._swept is None or time.monotonic() > self._swept + SWEEP:
+            rows = self._take_time(strays(self._db))
+            self._swept = time.monotonic()
+            if rows:
+                LOG.info('Removed %d rows of the journal that belonged to no '
+                         'flow', rows)
+        return removed
+
+    def _take_time(self, work: Iterator[int]) -> int:
+        """Do it in half of the time, to let the others have the rest."""
+        removed, began = 0, time.monotonic()
+        for number in work:
+            removed += number
+            if self._stop.wait(time.monotonic() - began):
+                break
+            began = time.monotonic()
         return removed
 
 

@@ -89,7 +89,7 @@ def reschedule_resize(manager: types.Manager) -> taskflow_flow.Flow:
         tasks.ResizeEventsToErrorOnRevert(manager),
         tasks.ResizeStateOnRevert(manager),
         tasks.PrepareMove(manager),
-        tasks.PreallocateMigration(manager),
+        tasks.PreallocateMigration(manager, again=True),
         tasks.ClaimNextHost(manager),
         tasks.SaveRequestSpec(manager),
         callers.OutliveCaller(manager),

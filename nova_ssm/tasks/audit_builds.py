@@ -108,10 +108,13 @@ def _find(context: types.Context, uuid: str
     return None, cell
 
 
-class FailStuckBuild(base.NovaTask):
+class FailStuckBuild(audit_steps.Look):
     """Put a server that waits for a host into ERROR, free what it holds.
 
-    Does nothing if somebody has touched the server meanwhile.
+    Does nothing if somebody has touched the server meanwhile. A request to
+    try another host that comes late has its row in the journal before it
+    looks at the server, which is put into ERROR before we look for that row:
+    so one of us sees the other.
 
     Recovery: finish it; a server in ERROR is not told twice.
     """
@@ -129,6 +132,9 @@ class FailStuckBuild(base.NovaTask):
             owner = audit_steps.context_of(cctxt, instance)
             if not self._take(instance):
                 return
+            if self.survey().owned([uuid]):
+                self._put_back(instance, details['task_state'])
+                return
             if not burial.is_told(cctxt, instance):
                 self._tell(owner, instance)
         self.manager.report_client.delete_allocation_for_instance(
@@ -145,12 +151,26 @@ class FailStuckBuild(base.NovaTask):
         try:
             instance.save(expected_vm_state=[vm_states.BUILDING],
                           expected_task_state=[task_states.SCHEDULING, None])
-        except (exception.UnexpectedTaskStateError,
+        except (exception.InstanceUpdateConflict,
                 exception.InstanceNotFound) as exc:
             LOG.info('The server is left as it is: %s', exc,
                      instance=instance)
             return False
         return True
+
+    @staticmethod
+    def _put_back(instance: types.Instance, task_state: str | None) -> None:
+        """Let it wait again: somebody looks for a host after all."""
+        LOG.info('Somebody looks for a host for the server after all',
+                 instance=instance)
+        instance.vm_state, instance.task_state = (vm_states.BUILDING,
+                                                  task_state)
+        try:
+            instance.save(expected_vm_state=[vm_states.ERROR],
+                          expected_task_state=[None])
+        except (exception.InstanceUpdateConflict,
+                exception.InstanceNotFound) as exc:
+            LOG.info('It has gone on: %s', exc, instance=instance)
 
     def _tell(self, context: types.Context,
               instance: types.Instance) -> None:

@@ -12,6 +12,8 @@
 
 """How moves end that nobody works on: the server is as it was before."""
 
+from typing import Any
+
 from nova.compute import utils as compute_utils
 from nova.conductor import manager as conductor_manager
 from nova import exception
@@ -56,15 +58,21 @@ class EndLostMove(base.NovaTask):
                  'begun')
 
 
-class GiveUpMove(base.NovaTask):
+class GiveUpMove(audit_steps.Look):
     """Leave a server as it was before a move that no compute has begun.
 
     It gets back what it held, the migration record ends, the ports are
     unbound from the destination. The task state goes last: until then it is
-    found again. Does nothing if somebody has touched the server meanwhile.
+    found again. Does nothing if somebody has touched the server meanwhile. A
+    request to try another host that comes late has its row in the journal
+    before it looks at the record, which ends before we look for that row: so
+    one of us sees the other.
 
+    Reversion strategy: let the record wait again, so that it is found.
     Recovery: finish it; the user is not told twice.
     """
+
+    reversion = 'let the migration record wait as before'
 
     def execute(self, context: types.Context,
                 details: types.Properties | None) -> None:
@@ -77,6 +85,10 @@ class GiveUpMove(base.NovaTask):
             migration = moves.record(cctxt, details['migration'])
             if (instance is None or migration is None or
                     instance.task_state != details['task_state']):
+                return
+            moves.fail_migration(cctxt, migration.uuid)
+            if self.survey().owned([uuid]):
+                self._let_wait(cctxt, details)
                 return
             self._give_up(cctxt, instance, migration)
             _end(cctxt, instance, details,
@@ -91,7 +103,27 @@ class GiveUpMove(base.NovaTask):
             destinations.unbind(self.manager, context, migration,
                                 migration.dest_compute)
         moves.give_back(self.manager, context, instance, migration)
-        moves.fail_migration(context, migration.uuid)
+
+    @staticmethod
+    def _let_wait(context: types.Context, details: types.Properties) -> None:
+        """Let the migration record be as it was, if the server still is."""
+        instance = moves.current(context, details['group'])
+        migration = moves.record(context, details['migration'])
+        if (instance is not None and migration is not None and
+                migration.status == 'error' and
+                instance.task_state == details['task_state']):
+            LOG.info('The move may go on after all', instance=instance)
+            migration.status = details['status']
+            migration.save()
+
+    def revert(self, context: types.Context,
+               details: types.Properties | None, result: Any,
+               flow_failures: types.Failures) -> None:
+        if details is None:
+            return
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            self._let_wait(cctxt, details)
 
 
 def _end(context: types.Context, instance: types.Instance,

@@ -25,6 +25,7 @@ from nova import notifications
 from nova import objects
 from oslo_log import log as logging
 
+from nova_ssm import exception as ssm_exc
 from nova_ssm import objects as ssm_objects
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
@@ -123,8 +124,11 @@ class CreateInstances(base.NovaTask):
         LOG.debug('While scheduling instance, the build request was already '
                   'deleted.', instance_uuid=uuid)
         try:
-            objects.InstanceMapping.get_by_instance_uuid(
-                context, uuid).destroy()
+            mapping = objects.InstanceMapping.get_by_instance_uuid(
+                context, uuid)
+            # Or it is that of a server that was taken for lost meanwhile.
+            if mapping.cell_mapping is None:
+                mapping.destroy()
         except exception.InstanceMappingNotFound:
             LOG.debug('Its instance mapping is gone, too',
                       instance_uuid=uuid)
@@ -392,7 +396,13 @@ class RescheduleToErrorOnRevert(base.NovaTask):
             LOG.warning('The server is on host %s already, it is left as it '
                         'is', instance.host, instance=instance)
             return
-        if burial.is_told(instance._context, instance):
+        exc = base.cause_of(result, flow_failures)
+        told = burial.is_told(instance._context, instance)
+        if isinstance(exc, ssm_exc.TooLate) and not told:
+            LOG.info('A request to try another host came too late: %s', exc,
+                     instance=instance)
+            return
+        if told:
             # An earlier revert came that far; the rest may be repeated.
             self.manager._cleanup_allocated_networks(
                 context, instance, requested_networks)
@@ -401,7 +411,6 @@ class RescheduleToErrorOnRevert(base.NovaTask):
                     network.arq_uuid for network in requested_networks or ()
                     if network.arq_uuid])
             return
-        exc = base.cause_of(result, flow_failures)
         base.while_handling(
             exc, self.manager._cleanup_when_reschedule_fails, context,
             instance, exc, request_spec.to_legacy_request_spec_dict(),

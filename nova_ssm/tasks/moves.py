@@ -17,12 +17,15 @@ import sys
 from typing import Any
 
 from keystoneauth1 import exceptions as ks_exc
+from nova.compute import instance_actions
+from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
 import tenacity
 
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import casts
@@ -34,6 +37,9 @@ LOG = logging.getLogger(__name__)
 #: The events that a conductor opens on the action of a move.
 EVENTS = ('conductor_migrate_server', 'conductor_live_migrate_instance',
           'cold_migrate')
+
+#: The actions of a user that resize or cold migrate a server.
+_RESIZES = (instance_actions.RESIZE, instance_actions.MIGRATE)
 
 #: Statuses of migration records whose servers are on the move.
 _UNDER_WAY = ['accepted', 'queued', 'preparing', 'running', 'pre-migrating',
@@ -215,6 +221,32 @@ def check_server(context: types.Context, uuid: str, owner: str,
         raise _outdated('server %s is in task state %s now, not %s', uuid,
                         instance.task_state, task_state)
     return instance
+
+
+def see_that_it_goes_on(context: types.Context, uuid: str) -> None:
+    """See that a resize which is to be tried on another host is under way.
+
+    Behind the first row of the flow: who takes the move for stuck ends the
+    migration record, and then looks whether the server has a flow.
+
+    :raises TooLate: if it is over, or another one has begun
+    """
+    instance = current(context, uuid)
+    if instance is None:
+        return      # a later task finds out
+    if instance.task_state != task_states.RESIZE_PREP:
+        raise ssm_exc.TooLate('server %s is in task state %s' % (
+            uuid, instance.task_state))
+    if not objects.MigrationList.get_by_filters(
+            context.elevated(), {'instance_uuid': uuid,
+                                 'status': 'pre-migrating'}).objects:
+        raise ssm_exc.TooLate('server %s has no migration that waits' % uuid)
+    latest = next((action for action in
+                   objects.InstanceActionList.get_by_instance_uuid(
+                       context, uuid) if action.action in _RESIZES), None)
+    if latest is not None and latest.request_id != context.request_id:
+        raise ssm_exc.TooLate('server %s is on the move for request %s' % (
+            uuid, latest.request_id))
 
 
 def _outdated(text: str, *values: Any) -> exception.MigrationPreCheckError:

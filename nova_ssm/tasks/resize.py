@@ -25,6 +25,7 @@ from nova.scheduler import utils as scheduler_utils
 from oslo_log import log as logging
 
 from nova_ssm import compat
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import callers
@@ -79,6 +80,10 @@ class ResizeStateOnRevert(base.NovaTask):
                request_spec: types.RequestSpec, caller: types.Caller,
                result: Any, flow_failures: types.Failures) -> None:
         exc = base.cause_of(result, flow_failures)
+        if isinstance(exc, ssm_exc.TooLate):
+            LOG.info('A request to try another host came too late: %s', exc,
+                     instance=instance)
+            return
         # Or that puts it into ERROR when its user works with it again.
         callers.outlive(self, context, instance, caller, going_on=False)
 
@@ -152,6 +157,9 @@ class PreallocateMigration(base.NovaTask):
 
     A move that is tried again on the next host has its record already.
 
+    :param again: it is one
+    :raises TooLate: if that one is over
+
     Reversion strategy: give the allocations back, put the record into
     ``error``.
     Recovery: take the record that is there, and what it holds.
@@ -160,9 +168,15 @@ class PreallocateMigration(base.NovaTask):
     default_provides = ('migration', 'held_allocations')
     reversion = 'give the allocations back, put the migration into error'
 
+    def __init__(self, manager: types.Manager, again: bool = False) -> None:
+        super().__init__(manager)
+        self._again = again
+
     def execute(self, context: types.Context, instance: types.Instance,
                 flavor: types.Flavor, prepared_spec: types.RequestSpec,
                 owner: str, caller: types.Caller) -> _Preallocated:
+        if self._again:
+            moves.see_that_it_goes_on(context, instance.uuid)
         task = nova_task(self.manager, context, instance, flavor,
                          prepared_spec)
         migration = task._preallocate_migration()
@@ -173,6 +187,8 @@ class PreallocateMigration(base.NovaTask):
                 flavor: types.Flavor, prepared_spec: types.RequestSpec,
                 owner: str, caller: types.Caller) -> _Preallocated:
         callers.outlive(self, context, instance, caller)
+        if self._again:
+            moves.see_that_it_goes_on(context, instance.uuid)
         # What it holds on another host is not ours to take.
         begun = self._begun(context, instance, flavor)
         if begun is None:
@@ -187,6 +203,9 @@ class PreallocateMigration(base.NovaTask):
                flavor: types.Flavor, caller: types.Caller, result: Any,
                flow_failures: types.Failures) -> None:
         if isinstance(result, base.Failure):
+            if isinstance(base.cause_of(result, flow_failures),
+                          ssm_exc.TooLate):
+                return      # the record is another request's
             callers.outlive(self, context, instance, caller)
             migration = self._begun(context, instance, flavor)
         else:

@@ -16,12 +16,14 @@ import copy
 from typing import Any, ClassVar, TypeAlias
 
 from nova import availability_zones
+from nova.compute import vm_states
 from nova import exception
 from nova.i18n import _
 from nova import objects
 from nova.scheduler import utils as scheduler_utils
 from oslo_log import log as logging
 
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tasks import allocations
 from nova_ssm.tasks import base
 from nova_ssm.tasks import burial
@@ -126,6 +128,8 @@ class CheckRetries(base.NovaTask):
     """See whether the server may be tried on another host at all.
 
     :raises MaxRetriesExceeded: if it may not, or if there is none
+    :raises TooLate: if it does not wait for one any more: its request was
+        taken for lost
     """
 
     effect = False
@@ -135,6 +139,7 @@ class CheckRetries(base.NovaTask):
                 request_spec: types.RequestSpec,
                 filter_properties: types.Properties,
                 host_list: list[types.Selection]) -> _Checked:
+        _see_that_it_waits(instance)
         properties = copy.deepcopy(filter_properties)
         legacy_spec = request_spec.to_legacy_request_spec_dict()
         scheduler_utils.populate_retry(properties, instance.uuid)
@@ -143,6 +148,20 @@ class CheckRetries(base.NovaTask):
         if not host_list:
             raise exhausted(instance)
         return properties, legacy_spec, claim_spec
+
+
+def _see_that_it_waits(instance: types.Instance) -> None:
+    # Behind the first row of the flow: who takes the server for stuck puts
+    # it into ERROR, and then looks whether it has a flow.
+    try:
+        now = objects.Instance.get_by_uuid(instance._context, instance.uuid)
+    except exception.InstanceNotFound:
+        return      # a later task finds out
+    if now.host or now.vm_state != vm_states.BUILDING:
+        raise ssm_exc.TooLate(
+            'server %s does not wait for a host: it is %s%s' % (
+                now.uuid, now.vm_state, ' on %s' % now.host if now.host
+                else ''))
 
 
 class PrepareRebuild(base.NovaTask):

@@ -44,18 +44,19 @@ class Audit(plugins.Workflow):
     def __init__(self, manager: conductor_manager.ComputeTaskManager,
                  runner: runner_module.Runner) -> None:
         super().__init__(manager, runner)
+        self._inquiry = certainty.Inquiry(self.runner)
         self._auditor: auditor.Auditor | None = None
 
     def flow_types(self) -> Iterable[registry.FlowType]:
-        return flows.flow_types(self.manager,
-                                certainty.Inquiry(self.runner))
+        return flows.flow_types(self.manager, self._inquiry)
 
     def start(self) -> None:
         """Look for what is lost, from now on."""
         if CONF.ssm.audit_interval and self._auditor is None:
             self._auditor = auditor.Auditor(
                 self.runner, CONF.ssm.audit_interval, self._survey,
-                tell=self.manager.ssm.telemetry.audited)
+                tell=self.manager.ssm.telemetry.audited,
+                note=self._inquiry.note)
             self._auditor.start()
             self.manager.ssm.on_stop.append(self._auditor.stop)
 

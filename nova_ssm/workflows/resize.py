@@ -22,6 +22,7 @@ from nova import objects
 from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import registry
+from nova_ssm import exception as ssm_exc
 from nova_ssm.flows import resize as flows
 from nova_ssm import keys
 from nova_ssm import plugins
@@ -70,7 +71,8 @@ class Resize(plugins.Workflow):
             request.uuid = keys.move(keys.RESIZE, instance.uuid,
                                      context.request_id)
         outcome = self.begin(request)
-        if outcome is None:
+        # A compute that is told so would put the server into ERROR.
+        if outcome is None or isinstance(outcome.failure, ssm_exc.TooLate):
             return
         if isinstance(outcome.failure, exception.NoValidHost):
             # Users read this line in the action's event.

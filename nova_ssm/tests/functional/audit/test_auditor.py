@@ -110,6 +110,14 @@ def test_the_conductor_of_a_cell_looks_no_more(cloud, monkeypatch, caplog):
     one.turn.assert_called_once_with()
 
 
+def test_each_worker_remembers_the_others_in_each_turn(cloud, monkeypatch):
+    note = mock.Mock()
+    one = auditor.Auditor(cloud.runner, 15, cloud.survey, note=note)
+    monkeypatch.setattr(one, 'is_mine', lambda: False)
+    one.turn()
+    note.assert_called_once_with()
+
+
 def test_a_look_that_fails_is_tried_again(cloud, monkeypatch):
     one = made(cloud)
     monkeypatch.setattr(one, '_wait', lambda: 0)

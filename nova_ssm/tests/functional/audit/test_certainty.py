@@ -12,18 +12,26 @@
 
 """Whether a conductor has a request in its hands: certain, or not."""
 
+import datetime
 import threading
 import types
 from unittest import mock
 
 from nova import objects
+from oslo_config import cfg
 import oslo_messaging as messaging
+from oslo_utils import timeutils
 import pytest
 
+from nova_ssm.audit import auditor
 from nova_ssm.audit import certainty
 from nova_ssm import compat
+from nova_ssm import conf
 from nova_ssm.engine import queries
 from nova_ssm import exception
+from nova_ssm.tasks import audit_steps
+
+CONF = cfg.CONF
 
 
 class Conductors:
@@ -31,12 +39,14 @@ class Conductors:
 
     :ivar alive: hosts by worker, as their leases say
     :ivar silent: those that are alive, and do not answer
+    :ivar silent_for: of hosts the seconds since they reported last
     """
 
     def __init__(self, **alive):
         self.alive = alive
         self.up = set(alive.values())
         self.silent = set()
+        self.silent_for = {}
         self.asked = []
         self.stock = False
         self.now = 0.0
@@ -54,7 +64,10 @@ class Conductors:
 
     def services(self, context, binary, include_disabled):
         assert (binary, include_disabled) == ('nova-conductor', True)
-        return [types.SimpleNamespace(host=host) for host in sorted(self.up)]
+        return [types.SimpleNamespace(
+            host=host, last_seen_up=timeutils.utcnow() - datetime.timedelta(
+                seconds=self.silent_for.get(host, 0)))
+            for host in sorted(self.up)]
 
     def monotonic(self):
         return self.now
@@ -126,6 +139,52 @@ def test_one_that_keeps_no_journal_leaves_it_uncertain(conductors):
     conductors.up.add('host3')
     with pytest.raises(exception.Uncertain, match='host3 keeps no journal'):
         ask()
+
+
+def dies(conductors, silent_for):
+    """A whole host is gone, with its lease; Nova takes it for alive."""
+    inquiry = certainty.Inquiry(mock.Mock())
+    inquiry.note()
+    del conductors.alive['c']
+    conductors.silent_for['host2'] = silent_for
+    inquiry.make_sure('context', 5)
+
+
+def test_one_that_is_dead_is_not_waited_for_as_long_as_nova_does(conductors):
+    dies(conductors, silent_for=30)
+    assert set(conductors.asked) == {'a', 'b'}
+
+
+def test_one_that_reports_was_started_again_without_a_journal(conductors):
+    with pytest.raises(exception.Uncertain, match='host2 keeps no journal'):
+        dies(conductors, silent_for=12)
+
+
+def test_one_that_never_kept_a_journal_may_have_the_request(conductors):
+    conductors.up.add('host3')
+    conductors.silent_for['host3'] = 50
+    with pytest.raises(exception.Uncertain, match='host3 keeps no journal'):
+        ask()
+
+
+def test_a_server_is_in_build_for_a_minute_at_the_most():
+    """The sum of what has to go by until it is in ERROR, with the defaults.
+
+    From the death of the conductor that had the request: nobody takes a
+    finding for one before its age, the next turn may just have begun. By then
+    the lease of the dead one has run out, so the turn is not its own; and
+    what Nova still says of it is known to be old.
+    """
+    defaults = {opt.name: opt.default for opt in conf.ssm_opts}
+    found = auditor.AGE + defaults['audit_interval'] + auditor.SETTLE
+    assert defaults['lease'] < auditor.AGE
+    report = 2 * CONF.report_interval + certainty._LATE
+    assert report < found + audit_steps.PATIENCE
+    sure = max(found + defaults['recovery_interval'], report) + (
+        certainty.TIMEOUT + 1)
+    ended = sure + defaults['recovery_interval']
+    # The rest is left to the work itself, which takes a second or two.
+    assert ended <= 60 - 10
 
 
 def test_a_stock_answer_leaves_it_uncertain(conductors):

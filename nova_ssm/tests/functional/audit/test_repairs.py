@@ -25,6 +25,7 @@ from nova_ssm import compat
 from nova_ssm.engine import journal
 from nova_ssm.engine import queries
 from nova_ssm import exception
+from nova_ssm.tasks import audit_moves
 from nova_ssm.tests.functional.audit import cloud as cloud_module
 
 UNKNOWN = 'aaaaaaaa-0000-4000-8000-000000000001'
@@ -444,3 +445,79 @@ def test_the_flow_of_a_repair_is_shown_with_its_subject(cloud):
     assert set(names) == {'repair_lost_move', 'end_lost_move'}
     assert names['end_lost_move'].parent_uuid == uuid
     assert names['repair_lost_move'].project_id == cloud_module.PROJECT
+
+
+def come_late(cloud, name, server, monkeypatch):
+    """Let a request to try the next host begin, when nobody expects it.
+
+    Its row is there when the repair has looked at the server.
+    """
+    save = objects.Instance.save if name == 'reschedule_instance' else (
+        objects.Migration.save)
+    owner = objects.Instance if name == 'reschedule_instance' else (
+        objects.Migration)
+
+    def late(self, *args, **kwargs):
+        monkeypatch.setattr(owner, 'save', save)
+        cloud.flow(name, server)
+        return save(self, *args, **kwargs)
+
+    cloud.sql("INSERT INTO ssm_workers VALUES "
+              "('a worker', 'h/1', 1, 1, 1, 1e12)")
+    monkeypatch.setattr(owner, 'save', late)
+
+
+def test_a_stuck_server_that_is_tried_again_after_all_is_put_back(
+        cloud, monkeypatch):
+    server = stuck_build(cloud)
+    cloud.hold(server, cloud.node('host1', 'node1'))
+    post(cloud)
+    held = dict(cloud.placement.held)
+    come_late(cloud, 'reschedule_instance', server, monkeypatch)
+    cloud.run_posted()
+    record = cloud.record(server)
+    assert (record.vm_state, record.task_state) == ('building', 'scheduling')
+    assert not cloud.faults(server) and cloud.placement.held == held
+
+
+def test_a_stuck_move_that_is_tried_again_after_all_goes_on(
+        cloud, monkeypatch):
+    server = stuck_move(cloud)
+    post(cloud)
+    held = dict(cloud.placement.held)
+    come_late(cloud, 'reschedule_resize', server, monkeypatch)
+    cloud.run_posted()
+    with cloud.at('cell1') as context:
+        [migration] = objects.MigrationList.get_by_filters(
+            context, {'instance_uuid': server})
+    assert (cloud.record(server).task_state, migration.status) == (
+        'resize_prep', 'pre-migrating')
+    assert not cloud.faults(server) and cloud.placement.held == held
+
+
+def test_a_stuck_move_that_cannot_be_given_up_is_found_again(
+        cloud, monkeypatch):
+    stuck_move(cloud)
+    post(cloud)
+    with monkeypatch.context() as broken:
+        broken.setattr(audit_moves, '_add_fault', lambda *args: {}['broken'])
+        assert cloud.run_posted() == [('repair_stuck_move', 'REVERTED')]
+    assert [one.kind for one in find(cloud)] == ['stuck-move']
+
+
+def test_a_server_that_a_compute_takes_at_the_last_moment_is_its_own(
+        cloud, monkeypatch):
+    server = stuck_build(cloud)
+    post(cloud)
+    save = objects.Instance.save
+
+    def late(self, *args, **kwargs):
+        monkeypatch.setattr(objects.Instance, 'save', save)
+        now = cloud.record(server)
+        now.vm_state, now.host = 'active', 'host1'
+        now.save()
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(objects.Instance, 'save', late)
+    assert cloud.run_posted() == [('repair_stuck_build', 'SUCCESS')]
+    assert cloud.record(server).vm_state == 'active'

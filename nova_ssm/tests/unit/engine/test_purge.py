@@ -259,3 +259,57 @@ def test_it_stops_between_two_batches_when_it_is_told_to(
     purger.stop()
     assert purger.round() == 2
     assert len(left(db)) == 4
+
+
+# -- rows without a flow --------------------------------------------------
+
+def stray(db, uuid, age=2 * purge.STRAY, rows=2):
+    with db.transaction() as connection:
+        for seq in range(rows):
+            connection.execute(schema.journal.insert().values(
+                flow_uuid=uuid, seq=seq, kind='atom', writer='w',
+                created_at=time.time() - age, payload=b'x'))
+
+
+def rows_of(db):
+    with db.transaction() as connection:
+        return sorted(connection.execute(sa.select(J.flow_uuid)).scalars())
+
+
+def test_rows_of_flows_that_are_gone_go(db):
+    flow(db, 'b', days=1)
+    flow(db, 'd')
+    for uuid in 'ace':
+        stray(db, uuid)
+    assert list(purge.strays(db)) == [6]
+    assert left(db) == {'b', 'd'}
+    assert list(purge.strays(db)) == [0]
+
+
+def test_rows_are_looked_at_in_handfuls(db):
+    for uuid in 'abcde':
+        stray(db, uuid, rows=1)
+    flow(db, 'cc')
+    assert list(purge.strays(db, 2)) == [2, 1, 2]
+    assert left(db) == {'cc'}
+
+
+def test_rows_of_a_flow_that_begins_just_now_stay(db):
+    stray(db, 'young', age=purge.STRAY - 60)
+    assert list(purge.strays(db)) == [0]
+    assert rows_of(db) == ['young'] * 2
+
+
+def test_who_purges_looks_for_them_once_a_day(db, monkeypatch):
+    monkeypatch.setattr(purge, 'eldest', lambda db: 'me')
+    now = [1000.0]
+    monkeypatch.setattr(purge.time, 'monotonic', lambda: now[0])
+    purger = purge.Purger(db, lambda: 'me', WEEK)
+    stray(db, 'first')
+    purger.round()
+    stray(db, 'second')
+    purger.round()
+    assert rows_of(db) == ['second'] * 2
+    now[0] += purge.SWEEP + 1
+    purger.round()
+    assert rows_of(db) == []

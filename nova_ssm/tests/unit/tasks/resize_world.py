@@ -47,11 +47,14 @@ class ResizeWorld(live_world.LiveWorld):
     :ivar patience: for how many seconds the compute that has sent the server
         on waits for its dead conductor; None: it is dead itself
     :ivar died_at: when its conductor has died
+    :ivar request: the id of the request that moves the server, if it is not
+        that of the test
     :ivar told_before: whether that one has told the next host
     """
 
     patience = died_at = None
     told_before = gave_up = False
+    request = None
 
     def __init__(self):
         super().__init__()
@@ -151,6 +154,10 @@ class ResizeWorld(live_world.LiveWorld):
         """Let Nova's objects live in this world."""
         replaced = (
             (objects.MigrationList, 'get_by_filters', self._filtered),
+            (objects.InstanceActionList, 'get_by_instance_uuid',
+             lambda context, uuid: [types.SimpleNamespace(
+                 action=name, request_id=self.request or context.request_id)
+                 for name in self.actions[UUID]]),
             (callers, 'time', types.SimpleNamespace(
                 monotonic=lambda: self.now)),
             (abandoned, 'CONF', types.SimpleNamespace(

@@ -233,6 +233,16 @@ def test_create_leaves_nothing_of_a_deleted_server(world, requests, specs,
         how = 'recover'
 
 
+def test_create_leaves_a_server_that_was_taken_for_lost(world, requests,
+                                                        specs):
+    """It is in ERROR in a cell, where its user sees it by the mapping."""
+    del world.requests[UUIDS[1]]
+    world.mappings[UUIDS[1]].cell_mapping = world.cells[CELL1]
+    created, _cells = create(world, requests, specs)
+    assert created[1] is None
+    assert world.mappings[UUIDS[1]].cell_mapping is world.cells[CELL1]
+
+
 @pytest.mark.parametrize('after', range(1, 4))
 def test_create_recovery_takes_what_is_there(world, requests, specs, after):
     assert world.crash(after, create, world, requests, specs)

@@ -21,6 +21,7 @@ from nova import objects
 from nova.scheduler import utils as scheduler_utils
 import pytest
 
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tasks import instances
 from nova_ssm.tasks import placement
 from nova_ssm.tasks import scheduling
@@ -71,6 +72,23 @@ def test_check_retries_gives_up(world, server, from_primitives, attempts,
                                 hosts):
     with pytest.raises(exception.MaxRetriesExceeded):
         check(world, server, {'num_attempts': attempts, 'hosts': []}, hosts)
+
+
+@pytest.mark.parametrize('changed', (
+    {'vm_state': vm_states.ERROR}, {'vm_state': vm_states.ACTIVE},
+    {'host': 'host1'}))
+def test_a_server_that_does_not_wait_is_not_tried_again(
+        world, server, from_primitives, changed):
+    """It was taken for stuck, before the request for the next host came."""
+    server.__dict__.update(changed)
+    with pytest.raises(ssm_exc.TooLate):
+        check(world, server, {'num_attempts': 1, 'hosts': []})
+
+
+def test_a_server_that_is_gone_is_found_out_later(world, server,
+                                                  from_primitives):
+    world.records[CELL1].clear()
+    assert check(world, server, {'num_attempts': 1, 'hosts': []})
 
 
 # -- ClaimAlternate -------------------------------------------------------
@@ -287,11 +305,11 @@ def revert(world, server, monkeypatch):
     world.manager.network_api.deallocate_for_instance.side_effect = (
         lambda *args, **kwargs: world.step('networks'))
 
-    def _revert():
+    def _revert(exc=None):
         instances.RescheduleToErrorOnRevert(world.manager).revert(
             world.context, server, spec, asked, None,
             {'x': world_module.failure(
-                exception.MaxRetriesExceeded(reason='no'))})
+                exc or exception.MaxRetriesExceeded(reason='no'))})
     return _revert
 
 
@@ -331,3 +349,20 @@ def test_reschedule_to_error_leaves_what_a_compute_has(world, revert,
     revert()
     assert world.steps == []
     assert server.vm_state == vm_states.BUILDING
+
+
+@pytest.mark.parametrize('state', (vm_states.ERROR, vm_states.ACTIVE))
+def test_who_comes_too_late_tells_nothing(world, revert, server, state):
+    """Who has ended the request does, or has."""
+    server.vm_state = state
+    revert(ssm_exc.TooLate('it is over'))
+    assert world.steps == [] and server.vm_state == state
+
+
+def test_who_comes_too_late_cleans_up_what_only_it_knows(world, revert):
+    """The accelerators of its ports: a repair does not know them."""
+    revert()
+    world.steps.clear()
+    revert(ssm_exc.TooLate('it is over'))
+    assert world.steps == ['networks', ('q1',)]
+    assert len(world.faults[UUID]) == 1

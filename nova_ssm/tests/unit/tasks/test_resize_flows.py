@@ -20,6 +20,7 @@ from nova.scheduler import utils as scheduler_utils
 import oslo_messaging as messaging
 import pytest
 
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.tasks import killing
 from nova_ssm.tests.unit.tasks import live_world
@@ -280,6 +281,67 @@ def test_a_reschedule_that_fails_outlives_the_compute_too(url, case):
     killing.everywhere(
         resize_world.Conductor, url,
         lambda conductor: conductor.resize(hosts), check, prepare_more)
+
+
+# -- a request to try the next host comes too late ---------------------------
+
+def taken_for_stuck(world):
+    """Its move was given up meanwhile, as by a repair."""
+    begun(nothing)(world)
+    world.server.task_state = None
+    for row in world.migrations.values():
+        row['status'] = 'error'
+    world.placement.held = {UUID: {RP[SOURCE]: HELD}}
+
+
+def without_record(world):
+    """Its user has asked for another move, which has not begun."""
+    taken_for_stuck(world)
+    world.server.task_state = task_states.RESIZE_PREP
+
+
+def moved_anew(world):
+    """Another move of it is under way."""
+    begun(nothing)(world)
+    world.request = 'req-another'
+
+
+LATE = (taken_for_stuck, without_record, moved_anew)
+
+
+def seen_of(world):
+    """What a request that comes too late must not change."""
+    return (dict(vars(world.server)), dict(world.placement.held), world.saved,
+            {uuid: dict(row) for uuid, row in world.migrations.items()},
+            dict(world.faults), list(world.notified), list(world.prepared))
+
+
+@pytest.mark.parametrize('prepare', LATE)
+def test_one_that_comes_too_late_changes_nothing(resizing, url, prepare):
+    prepare(resizing)
+    before = seen_of(resizing)
+    outcome = resize_world.Conductor(url, resizing).resize(['host2'])
+    assert outcome.state == 'REVERTED'
+    assert isinstance(outcome.failure, ssm_exc.TooLate)
+    resizing.compute_reads()
+    assert seen_of(resizing) == before
+
+
+@pytest.mark.parametrize('prepare', LATE)
+def test_one_that_comes_too_late_may_be_killed(url, prepare):
+    before = []
+
+    def prepare_more(world):
+        prepare(world)
+        before[:] = [seen_of(world)]
+
+    def check(world):
+        world.compute_reads()
+        assert seen_of(world) == before[0]
+
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(['host2']), check, prepare_more)
 
 
 # -- the world changes while nobody goes on ---------------------------------

@@ -21,6 +21,7 @@ import pytest
 from nova_ssm.engine import queries
 from nova_ssm.engine import runner
 from nova_ssm.engine import states
+from nova_ssm import exception as ssm_exc
 from nova_ssm.tasks import abandoned
 from nova_ssm.workflows import live_migrate
 from nova_ssm.workflows import resize
@@ -141,6 +142,13 @@ def test_resize_raises_what_nova_raises(cold):
          nova_exc.UnsupportedPolicyException(reason='no'))
     with pytest.raises(nova_exc.UnsupportedPolicyException):
         change(cold)
+
+
+def test_a_compute_is_not_told_that_its_request_came_too_late(cold):
+    """It would put the server into ERROR, that is as it was before."""
+    ends(cold, states.REVERTED, 'PreallocateMigration',
+         ssm_exc.TooLate('it is over'))
+    change(cold, host_list=['h2'])
 
 
 def test_resize_leaves_old_forms_to_nova(cold):
