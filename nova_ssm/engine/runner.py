@@ -373,6 +373,8 @@ class Runner:
         for atom in engine.atoms:
             if isinstance(atom, ssm_task.Task):
                 atom.wait = log.ownership.wait
+            if isinstance(atom, ssm_task.Hook):
+                atom.mask = log.mask
         log.choosers = engine.choosers
         engine.prepare()
         engine.validate()

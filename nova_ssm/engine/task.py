@@ -28,6 +28,8 @@ from typing import Any, ClassVar
 from oslo_log import log as logging
 from taskflow import task as taskflow_task
 
+from nova_ssm.engine import masking
+
 LOG = logging.getLogger(__name__)
 
 
@@ -86,6 +88,9 @@ class Hook(Task):
     step that cannot be taken back. It provides nothing.
     """
 
+    #: Takes the secrets of the flow out of what is logged.
+    mask: masking.Mask = masking.Mask()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in ('execute', 'recover', 'revert'):
@@ -96,10 +101,10 @@ class Hook(Task):
 def _harmless(method: Callable[..., Any]) -> Callable[..., None]:
     # TaskFlow reads the signature of what is wrapped.
     @functools.wraps(method)
-    def harmless(self: Task, *args: Any, **kwargs: Any) -> None:
+    def harmless(self: Hook, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
-        except Exception:  # noqa: BLE001 - a hook may raise anything
-            LOG.exception('The hook %s failed, its flow goes on without it',
-                          self.name)
+        except Exception as exc:  # noqa: BLE001 - it may raise anything
+            LOG.error('The hook %s failed, its flow goes on without it: %s',
+                      self.name, self.mask.traceback(exc))
     return harmless

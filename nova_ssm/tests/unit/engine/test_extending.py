@@ -23,6 +23,7 @@ from nova_ssm.engine import exception
 from nova_ssm.engine import extending
 from nova_ssm.engine import graphs
 from nova_ssm.engine import registry
+from nova_ssm.engine import serialization
 from nova_ssm.engine import soundness
 from nova_ssm.engine import states
 from nova_ssm.engine import task
@@ -354,6 +355,14 @@ def test_the_flow_goes_on_without_a_hook_that_fails(conductor, world, caplog):
     assert world.effects == ['A', 'B', 'Take', 'C', 'Z']
     assert 'The hook Tell failed' in caplog.text
     assert 'the CMDB is away' in caplog.text
+
+
+def test_what_a_hook_says_when_it_fails_has_no_secret(conductor, world,
+                                                      caplog):
+    world.failing['tell'] = OSError('the CMDB refuses topsecret-password')
+    conductor(*ADDED).run(word=serialization.Secret('topsecret-password'))
+    assert 'the CMDB refuses' in caplog.text
+    assert 'topsecret' not in caplog.text
 
 
 def crash(conductor, world, at):
