@@ -1,0 +1,168 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Tells when nothing goes on in this process: no message, no thread.
+
+And makes Nova's in-memory message bus deliver at once, where it would look
+every 50 milliseconds, and a clock of which nobody needs to wait for a minute.
+"""
+
+import sys
+import threading
+import time
+from typing import Any
+
+import fixtures
+import futurist
+from oslo_messaging._drivers import impl_fake
+from oslo_messaging import server
+
+from nova_ssm.engine import ownership
+
+
+class Busy(Exception):
+    """Something goes on for too long."""
+
+
+class Traffic(fixtures.Fixture):
+    """Counts what is under way: messages in queues, and work of threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def _setUp(self) -> None:
+        self._patch(impl_fake.FakeExchange, 'deliver_message', self._deliver)
+        self._patch(server.MessageHandlingServer, '_on_incoming',
+                    self._incoming)
+        self._patch(futurist.ThreadPoolExecutor, 'submit', self._submit)
+        self.useFixture(fixtures.MockPatchObject(
+            impl_fake, 'time', _Pause(self._changed)))
+
+    def _patch(self, owner: Any, name: str, new: Any) -> None:
+        original = getattr(owner, name)
+        self.useFixture(fixtures.MockPatchObject(
+            owner, name, lambda *args, **kwargs: new(
+                original, *args, **kwargs)))
+
+    def _add(self, number: int) -> None:
+        with self._changed:
+            self._count += number
+            self._changed.notify_all()
+
+    def _deliver(self, original: Any, this: Any, *args: Any,
+                 **kwargs: Any) -> None:
+        with this._queues_lock:
+            before = _queued(this)
+            original(this, *args, **kwargs)
+            self._add(_queued(this) - before)
+
+
+    def _incoming(self, original: Any, this: Any, incoming: Any) -> Any:
+        try:
+            return original(this, incoming)
+        finally:
+            self._add(-len(incoming))
+
+    def _submit(self, original: Any, this: Any, work: Any, *args: Any,
+                **kwargs: Any) -> Any:
+        if 'LoopingCall' in getattr(work, '__qualname__', ''):
+            return original(this, work, *args, **kwargs)
+        self._add(1)
+        try:
+            future = original(this, work, *args, **kwargs)
+        except BaseException:
+            self._add(-1)
+            raise
+        future.add_done_callback(lambda done: self._add(-1))
+        return future
+
+    def wait(self, timeout: float = 60) -> None:
+        """Wait until nothing is under way.
+
+        :param timeout: seconds
+        :raises Busy: if something still is
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._count == 0, timeout):
+                raise Busy('%d things are under way' % self._count)
+
+    def breathe(self, longest: float) -> None:
+        """Let others go on, until nothing is under way.
+
+        :param longest: seconds
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._count <= 1, longest)
+
+
+def _queued(exchange: Any) -> int:
+    return sum(len(queue) for queues in (
+        exchange._topic_queues, exchange._server_queues)
+        for queue in queues.values())
+
+
+class _Pause:
+    """The module ``time`` for a message bus that need not look for mail."""
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self._changed = changed
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
+
+
+class Clock(fixtures.Fixture):
+    """A clock for tasks, which goes on by as much as somebody waits.
+
+    What is waited for is what other processes do in that time: so a wait
+    ends when they have nothing more to do.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self._traffic = traffic
+        self._ahead = 0.0
+
+    def _setUp(self) -> None:
+        for name, module in list(sys.modules.items()):
+            if (name.startswith('nova_ssm.tasks.') and
+                    getattr(module, 'time', None) is time):
+                self.useFixture(fixtures.MockPatchObject(
+                    module, 'time', self))
+        clock = self
+
+        def wait(this: Any, seconds: float) -> None:
+            this.at_rest()
+            clock.sleep(seconds)
+            this.check()
+
+        self.useFixture(fixtures.MockPatchObject(
+            ownership.Ownership, 'wait', wait))
+
+    def monotonic(self) -> float:
+        """As that of the module ``time``."""
+        return time.monotonic() + self._ahead
+
+    def time(self) -> float:
+        """As that of the module ``time``."""
+        return time.time() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        """As that of the module ``time``, but for the waiting."""
+        self._traffic.breathe(0.02)
+        self._ahead += seconds
