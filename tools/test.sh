@@ -28,7 +28,7 @@ $(printf '              %s\n' "${STEPS[@]}")
 EOF
 }
 
-QUICK=(lint unit functional boards nova oracle demo docs)
+QUICK=(lint unit functional boards nova oracle faults demo docs)
 CLOUD=(cloud-up cloud crash)
 STEPS=("${QUICK[@]}" "${CLOUD[@]}")
 RESULTS=$STATE/results/test
@@ -38,7 +38,7 @@ limit() {
   case $1 in
     lint | docs) echo 300 ;;
     setup | cloud-up | cloud) echo 1200 ;;
-    unit | functional | boards | oracle | crash) echo 900 ;;
+    unit | functional | boards | oracle | faults | crash) echo 900 ;;
     *) echo 600 ;;
   esac
 }
@@ -87,6 +87,13 @@ step_nova() {
 }
 
 step_oracle() { "$ROOT/tools/oracle.sh" --sample 30 --restart; }
+
+# A sample of what tools/faults.sh does, and whether it finds what it is there to find.
+step_faults() {
+  cd "$ROOT"
+  "$PYTHON" -W ignore -m pytest -q nova_ssm/tests/faults
+  "$ROOT/tools/faults.sh" --quick -n "$(nproc)"
+}
 
 step_demo() { "$ROOT/tools/demo.sh"; }
 

@@ -83,8 +83,8 @@ def main(argv: list[str]) -> int:
         return todo.next()
 
     def done(result) -> None:
-        told.add(result)
         todo.learn(result)
+        told.add(result)
 
     began = time.monotonic()
     pool.Pool(options.workers, () if options.stock else world.WORKFLOWS,
