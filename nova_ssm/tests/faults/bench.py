@@ -108,7 +108,10 @@ class Bench:
             servers = variant.go(world, servers)
             world.idle()
             world.recover()
-        ends = [*variant.ends, *(variant.failed if case.raises else ())]
+            if case.lost:
+                world.audit()
+        ends = [*variant.ends, *(variant.failed if case.raises or case.lost
+                                 else ())]
         result.findings += invariants.Look(world, servers, ends).all()
         self._clear(world, result, servers)
 

@@ -117,6 +117,15 @@ class Case:
                                   for one in faults.split('+') if one))
 
     @property
+    def lost(self) -> bool:
+        """Whether a conductor dies that may not have begun the request.
+
+        The message is gone, and no journal knows of it: an audit does.
+        """
+        return any(fault.what == 'die' and fault.spot.flow == '-'
+                   for fault in self.faults)
+
+    @property
     def raises(self) -> bool:
         """Whether something fails, so that the operation may fail too."""
         return any(fault.what == 'raise' for fault in self.faults)

@@ -38,6 +38,10 @@ from oslo_config import cfg
 import oslo_messaging
 import sqlalchemy as sa
 
+from nova_ssm.audit import kinds
+from nova_ssm.audit import looks
+from nova_ssm.audit import repairs
+from nova_ssm.audit import survey
 from nova_ssm import conf as ssm_conf
 from nova_ssm.engine import database
 from nova_ssm.engine import queries
@@ -83,7 +87,9 @@ class Case(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):
 
     def setUp(self) -> None:
         super().setUp()
-        self.flags(compute_driver=self.compute_driver)
+        # No service reports, and none is ever taken for dead.
+        self.flags(compute_driver=self.compute_driver,
+                   report_interval=3600, service_down_time=360000)
         self.flags(weight_classes=[__name__ + '.Preference'],
                    group='filter_scheduler')
         policy = self.useFixture(nova_fixtures.RealPolicyFixture())
@@ -126,7 +132,7 @@ class World(fixtures.Fixture):
             fake.FakeDriver, 'post_live_migration_at_source',
             lambda driver, context, instance, network_info:
                 driver.instances.pop(instance.uuid, None)))
-        conductor = self.case.start_service('conductor')
+        conductor = self.case.start_service('conductor', host='controller')
         self.case.start_service('scheduler')
         self.computes = {}
         for host, cell in HOSTS.items():
@@ -148,8 +154,7 @@ class World(fixtures.Fixture):
         return self.case.api
 
     def _configure(self) -> None:
-        self.case.flags(rpc_response_timeout=60, report_interval=3600,
-                        service_down_time=360000)
+        self.case.flags(rpc_response_timeout=60)
         # Stock Nova shows a server whose build was given up without the
         # scheduler hints that its schema asks for.
         self.case.flags(response_validation='ignore', group='api')
@@ -247,6 +252,25 @@ class World(fixtures.Fixture):
             self.idle()
             if not process.dead and not self.unfinished():
                 return
+
+    def audit(self) -> int:
+        """Let a conductor look for what no journal knows of, and repair it.
+
+        :returns: how much of it is repaired
+        """
+        if not self.workflows:
+            return 0
+        manager = self.conductor.manager
+        runner = manager.ssm.runner
+        found = looks.find(
+            lambda: survey.Survey(runner.db, 0, lambda:
+                                  manager.report_client),
+            [kind for kind in kinds.KINDS.values() if kind.quick], 0)
+        posted = repairs.post(
+            runner.board, [one for one in found if one.safe], runner.db,
+            patient=True)
+        self.recover()
+        return len(posted)
 
     def _expire(self) -> None:
         """Let the leases of the dead run out."""
