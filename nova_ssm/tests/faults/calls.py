@@ -90,9 +90,13 @@ def in_flow(process: Process, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def at(atom: str, phase: str) -> Iterator[plan_module.Spot]:
-    """This thread is at a spot of its flow."""
-    spot = _here.process.plan.enter(_here.flow, atom, phase)
+def at(atom: str, phase: str,
+       idle: bool = False) -> Iterator[plan_module.Spot]:
+    """This thread is at a spot of its flow.
+
+    :param idle: whether there is nothing to do
+    """
+    spot = _here.process.plan.enter(_here.flow, atom, phase, idle)
     with _set(spot=spot, count=0):
         yield spot
 

@@ -42,7 +42,9 @@ def first(variant: str, seen: Seens) -> Iterator[plan.Case]:
 def _whats(one: plan.Seen) -> Sequence[tuple[str, str]]:
     if one.call:
         return _CALL
-    return _TASK if one.spot.is_task else ()
+    if not one.spot.is_task:
+        return ()
+    return [way for way in _TASK if way[0] != 'raise' or not one.idle]
 
 
 def second(case: plan.Case, seen: Seens) -> Iterator[plan.Case]:

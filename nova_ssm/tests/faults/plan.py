@@ -118,12 +118,11 @@ class Case:
 
     @property
     def lost(self) -> bool:
-        """Whether a conductor dies that may not have begun the request.
+        """Whether something goes wrong before the request is begun, perhaps.
 
         The message is gone, and no journal knows of it: an audit does.
         """
-        return any(fault.what == 'die' and fault.spot.flow == '-'
-                   for fault in self.faults)
+        return any(fault.spot.flow == '-' for fault in self.faults)
 
     @property
     def raises(self) -> bool:
@@ -139,6 +138,7 @@ class Seen:
     :param kind: of service that was called, e.g. ``placement``
     :param detail: what was asked of it
     :param stage: how many faults had struck before
+    :param idle: whether the task has nothing to do here, and cannot fail
     """
 
     spot: Spot
@@ -146,6 +146,7 @@ class Seen:
     kind: str = ''
     detail: str = ''
     stage: int = 0
+    idle: bool = False
 
 
 class Plan:
@@ -161,12 +162,13 @@ class Plan:
         self.seen: list[Seen] = []
         self.struck: list[Fault] = []
 
-    def enter(self, flow: str, atom: str, phase: str) -> Spot:
+    def enter(self, flow: str, atom: str, phase: str,
+              idle: bool = False) -> Spot:
         """Come to a spot."""
         plain = Spot(flow, atom, phase)
         self._turns[plain] += 1
         spot = dataclasses.replace(plain, turn=self._turns[plain])
-        self.seen.append(Seen(spot, stage=len(self.struck)))
+        self.seen.append(Seen(spot, stage=len(self.struck), idle=idle))
         return spot
 
     def note(self, spot: Spot, call: int, kind: str, detail: str) -> None:

@@ -80,6 +80,13 @@ def test_each_task_and_each_of_its_calls_is_an_occasion():
     assert 'build/build_instance.-.journal:die-before@1' in found
 
 
+def test_a_task_that_only_waits_to_be_undone_cannot_fail():
+    found = [str(case) for case in cases.first(
+        'build', [plan.Seen(MAP, idle=True)])]
+    assert len(found) == 3
+    assert not any('raise' in name for name in found)
+
+
 def test_what_is_undone_is_an_occasion_for_more():
     case = plan.Case.parse(
         'build/build_instance.CreateArqs.execute:raise-after')
