@@ -28,20 +28,25 @@ Source = Callable[[], Any]
 
 
 def _work(pipe: Any, workflows: tuple[str, ...]) -> None:
-    from nova_ssm.tests.faults import plan
     from nova_ssm.tests.faults import world
     world.in_memory()
     # What Nova's services say is of no interest here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    one = bench.Bench(workflows)
+    try:
+        _serve(pipe, bench.Bench(workflows))
+    finally:
+        # Threads of services that hang must not keep us.
+        os._exit(0)
+
+
+def _serve(pipe: Any, one: bench.Bench) -> None:
+    from nova_ssm.tests.faults import plan
     while True:
         name = pipe.recv()
         if name is None:
             break
         pipe.send(one.run(plan.Case.parse(name)))
     one.close()
-    # Threads of services that hang must not keep us.
-    os._exit(0)
 
 
 class Pool:
