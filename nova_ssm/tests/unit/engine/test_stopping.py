@@ -303,12 +303,12 @@ def test_who_does_not_come_back_after_an_outage_is_dead(two, url):
 def test_a_look_that_failed_may_have_failed_for_all(two, url, monkeypatch):
     other, recovery_ = two
 
-    def away(db):
+    def away(db, living):
         recovery_._stop.set()
         raise OSError('away')
 
     with monkeypatch.context() as outage:
-        outage.setattr(recovery.worker, 'registered', away)
+        outage.setattr(recovery.glances, 'glance', away)
         recovery_._run()
     recovery_._stop.clear()
     expire(url, other)
