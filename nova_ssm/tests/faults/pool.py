@@ -21,7 +21,7 @@ from typing import Any
 from nova_ssm.tests.faults import bench
 
 #: Seconds that a case may take on a busy machine.
-LIMIT = 300
+LIMIT = 900
 
 #: Asks for the next case; None if there is none.
 Source = Callable[[], Any]

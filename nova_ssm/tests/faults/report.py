@@ -68,6 +68,7 @@ class Report:
             'cases': [{'case': one.case, 'held': one.held,
                        'struck': one.struck,
                        'seconds': round(one.seconds, 2),
+                       'cpu': round(one.cpu, 2),
                        'findings': one.findings} for one in self._results]}
         with open(self._path, 'w', encoding='utf-8') as file:
             json.dump(summary, file, indent=1)
