@@ -88,12 +88,8 @@ step_nova() {
 
 step_oracle() { "$ROOT/tools/oracle.sh" --sample 30 --restart; }
 
-# A sample of what tools/faults.sh does, and whether it finds what it is there to find.
-step_faults() {
-  cd "$ROOT"
-  "$PYTHON" -W ignore -m pytest -q nova_ssm/tests/faults
-  "$ROOT/tools/faults.sh" --quick -n "$(nproc)"
-}
+# Whether tools/faults.sh finds what it is there to find, and lets go of what holds.
+step_faults() { cd "$ROOT" && "$PYTHON" -W ignore -m pytest -q nova_ssm/tests/faults; }
 
 step_demo() { "$ROOT/tools/demo.sh"; }
 
