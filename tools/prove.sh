@@ -20,10 +20,11 @@
 #   prove.sh --from RESULTS...                    run nothing, take results of tools/chaos.sh, crash.sh,
 #                                                 boundaries.sh, faults.sh, oracle.sh (summary.json), or
 #                                                 what pytest --junitxml says of tests/ownership
+#   prove.sh --last [--only PART]...              run nothing, take the last results of each
 #
-# PART is ownership, oracle, faults, faults-stock, crash, crash-moves, boundaries, or chaos. Results take the place
-# of all earlier ones of their kind; the others stay. The results that the page is made of are kept in
-# doc/source/reliability. Status 1 if something did not survive with nova_ssm, or was left over;
+# PART is ownership, oracle, faults, faults-stock, crash, crash-moves, boundaries, or chaos. Results
+# take the place of all earlier ones of their kind; the others stay. The results that the page is made
+# of are kept in doc/source/reliability. Status 1 if something did not survive with nova_ssm, or was left over;
 # 2 if something could not be run.
 set -euo pipefail
 case ${1:-} in

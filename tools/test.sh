@@ -29,7 +29,7 @@ EOF
 }
 
 QUICK=(lint unit functional boards nova oracle faults demo docs)
-CLOUD=(cloud-up cloud crash)
+CLOUD=(cloud-up cloud crash prove)
 STEPS=("${QUICK[@]}" "${CLOUD[@]}")
 RESULTS=$STATE/results/test
 
@@ -68,7 +68,7 @@ step_boards() {
   apt_install "${DATABASES[@]}" "${BOARDS[@]}"
   cd "$ROOT"
   "$PYTHON" -m pytest -q nova_ssm/tests/servers nova_ssm/tests/boards
-  "$PYTHON" -m pytest -q nova_ssm/tests/ownership
+  "$PYTHON" -m pytest -q --junitxml="$STATE/results/prove/ownership.xml" nova_ssm/tests/ownership
   # The kill behind each row, which the unit tests try on SQLite.
   NOVA_SSM_TEST_DATABASE=postgresql "$PYTHON" -m pytest -q \
     nova_ssm/tests/unit/engine/test_{crashes,jobboard,recovery}.py
@@ -110,6 +110,9 @@ step_cloud-up() { "$ROOT/tools/cloud.sh" up; }
 step_cloud() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/cloud; }
 
 step_crash() { "$ROOT/tools/crash.sh" --rounds 2 --mode ssm; }
+
+# What the steps before have shown, in one table.
+step_prove() { "$ROOT/tools/prove.sh" --last; }
 
 TABLE=()
 PASSED=0

@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
                         type=pathlib.Path, metavar='RESULTS',
                         help='run nothing: take these results, in place of '
                         'all of their kinds')
+    parser.add_argument('--last', action='store_true',
+                        help='run nothing: take the last results of each')
     parser.add_argument('--seed', type=int, default=None,
                         help='of what is made by chance')
     parser.add_argument('--page', type=pathlib.Path, default=None,
@@ -118,6 +120,14 @@ class Runner:
             self.failed.append(f'{step.name} ended with {status} and left no '
                                'results')
         for path in new:
+            yield parts_module.read(path)
+
+    def last(self, steps: Iterable[Step]) -> Iterator[parts_module.Part]:
+        """Return what was found when the test benches ran last."""
+        newest = {max(paths, key=lambda path: path.stat().st_mtime)
+                  for paths in (list(self._state.glob(step.results))
+                                for step in steps) if paths}
+        for path in sorted(newest):
             yield parts_module.read(path)
 
     def _argv(self, step: Step, arguments: tuple[str, ...],
@@ -175,7 +185,9 @@ def main(argv: list[str] | None = None) -> int:
     runner = Runner(state, out)
     try:
         found = [parts_module.read(path) for path in args.given]
-        if not args.given:
+        if args.last:
+            found += runner.last(_chosen(args))
+        elif not args.given:
             for step in _chosen(args):
                 found += runner.run(step, args.long, args.seed)
     except (parts_module.UnknownResults, OSError) as error:

@@ -94,6 +94,24 @@ def test_old_results_are_not_taken_for_new_ones(state, benches, tmp_path):
     assert main.main(['--only', 'crash']) == 2
 
 
+def test_the_last_results_are_taken_and_nothing_is_run(state, benches):
+    for number, (commit, when) in enumerate((('old', 1), ('new', 9))):
+        path = state / f'cloud/results/chaos-{number}.json'
+        path.write_text(json.dumps(conftest.CHAOS | {'commit': commit}))
+        main.os.utime(path, (when, when))
+    main.main(['--last'])
+    text = (state / 'results/prove/reliability.rst').read_text()
+    assert '     - new\n' in text
+    assert '     - old\n' not in text
+    assert not benches
+
+
+def test_without_any_results_there_is_a_page_that_says_so(state, benches):
+    assert main.main(['--last']) == 0
+    assert 'Not run for this page' in (
+        state / 'results/prove/reliability.rst').read_text()
+
+
 def test_the_long_run_has_all_that_the_quick_one_has():
     assert all(step.long is not None for step in main.STEPS)
     assert any(step.quick is None for step in main.STEPS)
