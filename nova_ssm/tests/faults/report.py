@@ -20,6 +20,7 @@ from typing import Any
 
 from nova_ssm.tests.faults import bench
 from nova_ssm.tests.faults import plan
+from nova_ssm.tests import provenance
 
 FILE = 'faults.json'
 
@@ -60,6 +61,7 @@ class Report:
         tried = [one for one in self._results if one.struck]
         held = [one for one in tried if one.held]
         summary = {
+            **provenance.stamp(),
             'when': datetime.datetime.now(datetime.UTC).isoformat(
                 timespec='seconds'),
             'options': self._options, 'seconds': round(seconds),

@@ -28,7 +28,7 @@ plans = strategies.builds(
     strategies.just(FAULTS))
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(strategies.integers(), strategies.floats(0.1, 20))
 def test_the_same_seed_makes_the_same_plan(seed, minutes):
     first, second = (chaos_plan.make(seed, minutes, 3, FAULTS)
@@ -42,7 +42,7 @@ def test_another_seed_makes_another_plan():
     assert first.asks != second.asks
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(plans)
 def test_the_slots_follow_each_other_and_the_first_has_no_fault(plan):
     first, *others = plan.slots
@@ -52,7 +52,7 @@ def test_the_slots_follow_each_other_and_the_first_has_no_fault(plan):
                for one, next_one in itertools.pairwise(plan.slots))
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(plans)
 def test_a_fault_lasts_as_long_as_it_may_and_its_slot_is_longer(plan):
     for slot in plan.slots[1:]:
@@ -62,7 +62,7 @@ def test_a_fault_lasts_as_long_as_it_may_and_its_slot_is_longer(plan):
         assert slot.strikes + slot.seconds < slot.end
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(plans)
 def test_no_fault_strikes_again_before_all_others_have(plan):
     struck = collections.Counter(slot.fault for slot in plan.slots[1:])
@@ -70,7 +70,7 @@ def test_no_fault_strikes_again_before_all_others_have(plan):
     assert max(numbers) - min(numbers) <= 1
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(plans)
 def test_the_load_ends_before_the_last_rest(plan):
     for ask in plan.asks:

@@ -114,6 +114,7 @@ rows = strategies.lists(strategies.builds(
     strategies.sampled_from(parts.MODES), *[strategies.integers(0, 50)] * 4))
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(rows)
 def test_adding_loses_nothing(some):
     added = parts.added(some)
