@@ -41,7 +41,7 @@ MODE = oracle_pool.Mode('restart', 'build_instances,resize,live_migrate', True)
 ROUND = 200  # tests that are run with the same processes
 _HEADER = """\
 # Nova's functional tests that run flows of ours, as "oracle.sh --find" has
-# found by running %d of %d.
+# found; its last run had come to %d of %d tests.
 """
 
 Answers = oracle_report.Answers
@@ -196,8 +196,14 @@ def on_stock(options: argparse.Namespace, answers: Answers) -> Answers:
 
 
 def write_list(path: str, answers: Answers, total: int) -> int:
-    """Write the ids of those that ran flows; return their number."""
-    found = sorted(one for one, answer in answers.items() if answer.flows)
+    """Write the ids of those that ran flows; return their number.
+
+    What is in the list already, and has not been run since, stays there: it
+    may have been found elsewhere.
+    """
+    known = oracle.read_list(path, None) if os.path.exists(path) else []
+    found = sorted({one for one in known if one not in answers} |
+                   {one for one, answer in answers.items() if answer.flows})
     with open(path + '.new', 'w', encoding='utf-8') as new:
         new.write(_HEADER % (len(answers), total))
         new.writelines(one + '\n' for one in found)

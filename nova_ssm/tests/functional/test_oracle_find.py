@@ -156,6 +156,15 @@ def test_half_a_line_of_who_was_killed_is_forgotten(tests, find, tmp_path):
             kept.read_text().splitlines()] == tests.names
 
 
+def test_what_was_found_elsewhere_stays_until_it_is_run(tests, find,
+                                                        tmp_path):
+    (tmp_path / 'all.txt').write_text(
+        '# found\n' + NAME % 'c' + '\n' + NAME % 'z' + '\n')
+    tests.idle = {NAME % 'c'}
+    _status, listed, _said = find()
+    assert listed == [NAME % letter for letter in 'abdz']
+
+
 def test_a_list_is_judged_and_not_written_over(tests, find, tmp_path):
     path = tmp_path / 'some.txt'
     path.write_text(NAME % 'b' + '\n')
