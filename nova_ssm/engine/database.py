@@ -359,8 +359,20 @@ def upgrade(url: str, revision: str = 'head') -> None:
     """
     try:
         command.upgrade(_alembic(url), revision)
+        if url.startswith('sqlite'):
+            _write_ahead(url)
     except (sa.exc.SQLAlchemyError, alembic_util.CommandError,
             ImportError) as exc:
         raise exception.DatabaseUnusable(
             'the journal database %s cannot be upgraded: %s'
             % (_without_password(url), first_line(exc))) from exc
+
+
+def _write_ahead(url: str) -> None:
+    """Let SQLite write what is committed to its log, once.
+
+    Else it writes, and waits for the disk, several times a commit. The file
+    remembers it.
+    """
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        connection.exec_driver_sql('PRAGMA journal_mode = WAL')

@@ -52,7 +52,7 @@ def _bars(axis: Any, found: dict[str, Any], key: str, title: str) -> None:
     for index, mode in enumerate(found['modes']):
         axis.bar([place + 0.4 * index for place in range(
             len(found['loads']))],
-            [figures[mode][key] for figures in found['loads'].values()],
+            [figures[mode].get(key, 0) for figures in found['loads'].values()],
             width=0.38, label=mode, color=_COLOURS[mode])
     axis.set_xticks([place + 0.2 for place in range(len(found['loads']))],
                     [name.replace('-', '-\n') for name in found['loads']])
@@ -63,7 +63,8 @@ def _bars(axis: Any, found: dict[str, Any], key: str, title: str) -> None:
 def _times(axis: Any, title: str, figures: dict[str, Any],
            modes: list[str]) -> None:
     for mode in modes:
-        took = sorted(figures[mode]['took_s'])
+        # One that has failed has not come to all loads.
+        took = sorted(figures[mode].get('took_s', ()))
         axis.step(took, [(index + 1) / len(took)
                          for index in range(len(took))],
                   where='post', label=mode, color=_COLOURS[mode])

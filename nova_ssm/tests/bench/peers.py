@@ -163,6 +163,8 @@ class Floor(Peer):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
+        # The same kind of file, on SQLite.
+        database.upgrade(url)
         self._db = database.Database(url)
         self._table = schema.journal.to_metadata(
             sa.MetaData(), name='bench_floor')

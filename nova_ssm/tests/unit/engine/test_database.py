@@ -109,6 +109,19 @@ def test_upgrading_twice_changes_nothing(url):
     database.Database(url).check()
 
 
+def test_an_sqlite_file_writes_ahead_to_its_log(tmp_path):
+    """It waits for the disk once a commit, as a server does."""
+    file = empty(tmp_path)
+    for _time in range(2):
+        database.upgrade(file)
+        with database.Database(file).transaction() as connection:
+            assert connection.exec_driver_sql(
+                'PRAGMA journal_mode').scalar() == 'wal'
+            # What is committed is on the disk nevertheless: FULL.
+            assert connection.exec_driver_sql(
+                'PRAGMA synchronous').scalar() == 2
+
+
 def test_the_migrations_make_the_tables_that_the_code_works_with(
         url, tmp_path):
     migrated = helpers.shared(url).engine
