@@ -180,7 +180,7 @@ def _catalog() -> Any:
 
 
 def graph_of(database: database_module.Database, info: queries.FlowInfo
-              ) -> tuple[graphs.Graph | None, str | None]:
+             ) -> tuple[graphs.Graph | None, str | None]:
     """The graph of a flow, or the reason why there is none."""
     try:
         graph = _catalog().graph(info.name, info.version)

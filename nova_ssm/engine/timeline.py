@@ -95,16 +95,18 @@ class Timeline:
         return max(times)
 
 
-def read(db: database.Database, uuid: str) -> Timeline:
+def read(db: database.Database, uuid: str,
+         before_claim: bool = False) -> Timeline:
     """The timeline of a flow.
 
+    :param before_claim: up to when it was taken over the last time
     :raises DamagedJournal: if its journal cannot be read; names the flow
     :raises DatabaseUnusable: if the database cannot be read
     """
     made = Timeline()
     try:
         before: Any = None
-        for row, payload in _rows(db, uuid):
+        for row, payload in _rows(db, uuid, before_claim):
             _take(made, row, payload, before)
             before = row
     except exception.DamagedJournal as exc:
@@ -112,7 +114,8 @@ def read(db: database.Database, uuid: str) -> Timeline:
     return made
 
 
-def _rows(db: database.Database, uuid: str) -> Iterator[tuple[Any, bytes]]:
+def _rows(db: database.Database, uuid: str,
+          before_claim: bool) -> Iterator[tuple[Any, bytes]]:
     with db.reading() as connection:
         found = connection.execute(sa.select(
             _J.seq, _J.kind, _J.atom, _J.state, _J.writer, _J.created_at,
@@ -120,7 +123,12 @@ def _rows(db: database.Database, uuid: str) -> Iterator[tuple[Any, bytes]]:
             sa.case((_J.kind.in_((states.ATOM, states.MORE)), _J.payload)
                     ).label('payload')).where(
                         _J.flow_uuid == uuid).order_by(_J.seq)).all()
-    for pieces in rows.grouped(found):
+    groups = rows.grouped(found)
+    if before_claim:
+        claims = [number for number, pieces in enumerate(groups)
+                  if pieces[0].kind == states.CLAIM]
+        groups = groups[:claims[-1]] if claims else groups
+    for pieces in groups:
         yield pieces[0], stamps.opened(rows.whole(pieces)) if (
             pieces[0].kind == states.ATOM) else b''
 

@@ -106,7 +106,7 @@ class Actions(events.Listener):
         self._post(flow, lambda: self._tracks.pop(flow.uuid, None))
 
     def _post(self, flow: events.Flow, work: Callable[[], Any]) -> None:
-        if flow.request_id and uuidutils.is_uuid_like(flow.subject):
+        if _has_action(flow):
             self._mailbox.post(work)
 
     def worker_died(self, worker_id: str, since: float) -> None:
@@ -119,8 +119,10 @@ class Actions(events.Listener):
         def work() -> None:
             for info in queries.ended_by(self._db, worker_id, since):
                 flow = events.Flow.of(info)
-                if flow.request_id and uuidutils.is_uuid_like(flow.subject):
-                    self._begin(flow, True)
+                if _has_action(flow):
+                    self._begin(flow, False)
+                    self._tracks[flow.uuid].events = self._journaled(
+                        flow.uuid)
                     self._end(flow)
         self._mailbox.post(work)
 
@@ -129,7 +131,8 @@ class Actions(events.Listener):
     def _begin(self, flow: events.Flow, resumed: bool) -> None:
         track = tracks.Track(flow, self._host)
         if resumed:
-            track.events = self._journaled(flow.uuid)
+            # It has gone on since: what it has done here is told, too.
+            track.events = self._journaled(flow.uuid, before_claim=True)
             track.changed = bool(track.events)
         if flow.parent_uuid:
             track.parent = self._of_parent(flow.parent_uuid)
@@ -148,8 +151,10 @@ class Actions(events.Listener):
             self._parents.popitem(last=False)
         return done
 
-    def _journaled(self, uuid: str) -> list[tracks.Event]:
-        return tracks.of_timeline(uuid, timeline.read(self._db, uuid))
+    def _journaled(self, uuid: str,
+                   before_claim: bool = False) -> list[tracks.Event]:
+        return tracks.of_timeline(
+            uuid, timeline.read(self._db, uuid, before_claim))
 
     def _note(self, flow: events.Flow, step: events.Step) -> None:
         track = self._tracks.get(flow.uuid)
@@ -206,3 +211,8 @@ class Actions(events.Listener):
         if track.is_over and (not track.changed or track.looks >= _LOOKS or
                               len(self._tracks) > _TRACKS):
             del self._tracks[uuid]
+
+
+def _has_action(flow: events.Flow) -> bool:
+    """Whether it may work on a server, on somebody's request."""
+    return bool(flow.request_id) and uuidutils.is_uuid_like(flow.subject)

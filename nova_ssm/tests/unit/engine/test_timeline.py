@@ -163,3 +163,21 @@ def test_wherever_it_was_killed_each_effect_is_there_once(
     assert [line for line in lines if 'somewhere' not in line] == [
         'execute a', 'execute b', 'execute c']
     db.close()
+
+
+def test_it_can_be_read_up_to_the_last_takeover(process, world, db, url):
+    """For who is told of the rest."""
+    kill(process, examples.simple(world), 5, world)
+    helpers.expire_leases(url)
+    [outcome] = process(examples.simple(world)).resume_all()
+    whole = timeline.read(db, outcome.uuid)
+    before = timeline.read(db, outcome.uuid, before_claim=True)
+    assert told(before) == told(whole)[:len(before.spans)]
+    assert 0 < len(before.spans) < len(whole.spans)
+    assert len(before.holds) == 1
+
+
+def test_one_that_was_never_taken_over_is_read_wholly(process, world, db):
+    outcome = process(examples.simple(world)).run()
+    assert timeline.read(db, outcome.uuid, before_claim=True) == (
+        timeline.read(db, outcome.uuid))
