@@ -121,7 +121,9 @@ class Notices(events.Listener):
         for phase, flow, payload in batch:
             context = nova_context.RequestContext(
                 user_id=flow.user_id, project_id=flow.project_id,
-                request_id=flow.request_id)
+                request_id=flow.request_id,
+                # Or Nova would ask its policy, for nothing.
+                is_admin=False)
             payload.obj_reset_changes()
             send = notifier.error if phase == 'error' else notifier.info
             try:
