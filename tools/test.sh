@@ -55,7 +55,10 @@ step_lint() {
   return $failed
 }
 
-step_unit() { cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/unit; }
+step_unit() {
+  cd "$ROOT"
+  "$PYTHON" -m pytest -q -n "$(nproc)" --dist worksteal nova_ssm/tests/unit
+}
 
 # The report of a flow is looked at in a real browser.
 step_functional() {
