@@ -62,6 +62,15 @@ class Catalog:
         :param version: as a journal has it, to be told if it is another one
         :raises UnknownFlow: if there is no such flow; says what to do
         """
+        return graphs.graph_of(self.flow_type(name, version))
+
+    def flow_type(self, name: str,
+                  version: str | None = None) -> registry.FlowType:
+        """A flow by its name.
+
+        :param version: as a journal has it, to be told if it is another one
+        :raises UnknownFlow: if there is no such flow; says what to do
+        """
         known = self._known()
         for flow_type in self.changed:
             known.add(flow_type)
@@ -70,7 +79,7 @@ class Catalog:
                 'no installed plugin has a flow named %s%s'
                 % (name, ''.join('; the plugin %s cannot be loaded: %s' % one
                                  for one in self.broken.items())))
-        return graphs.graph_of(known.get(name, version))
+        return known.get(name, version)
 
     def extended(self, lines: Sequence[str]) -> 'Catalog':
         """The same with the changes of ``[ssm] extend``.

@@ -162,8 +162,8 @@ ssm_opts = [
              'with less.'),
     cfg.IntOpt(
         'keep_failed', default=90 * 86400, min=0,
-        help='Seconds for which a flow is kept that ended in FAILURE: '
-             'something could not be undone, which is a case for people. 0 '
+        help='Seconds for which a flow is kept that ended in FAILURE (or '
+             'KILLED): something was not undone, a case for people. 0 '
              'for ever.'),
     cfg.FloatOpt(
         'audit_interval', default=15, min=0,

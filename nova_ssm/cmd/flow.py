@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import dataclasses
 import datetime
 import importlib
+import os
 import textwrap
 from typing import Any
 
@@ -32,6 +33,7 @@ from nova_ssm.engine import database as database_module
 from nova_ssm.engine import drawing
 from nova_ssm.engine import exception
 from nova_ssm.engine import graphs
+from nova_ssm.engine import orders
 from nova_ssm.engine import progress
 from nova_ssm.engine import queries
 from nova_ssm.engine import states
@@ -60,6 +62,29 @@ class List(lister.Lister):
         parser.add_argument(
             '--project', metavar='ID', help='only the flows of this project')
         parser.add_argument(
+            '--operation', metavar='NAME',
+            help='only the flows of this name, e.g. resize or build_instance')
+        parser.add_argument(
+            '--state', choices=_STATES, type=str.upper,
+            help='only the flows in this state')
+        parser.add_argument(
+            '--failed', action='store_true',
+            help='only the flows that were reverted, given up, or could not '
+                 'be undone')
+        parser.add_argument(
+            '--owner', metavar='WORKER|HOST',
+            help='only the flows that this worker runs, or one on this host')
+        parser.add_argument(
+            '--older', type=_seconds, metavar='AGE',
+            help='only the flows that were begun so long ago, or before: '
+                 '90, 30m, 2h or 7d')
+        parser.add_argument(
+            '--newer', type=_seconds, metavar='AGE',
+            help='only the flows that were begun since then')
+        parser.add_argument(
+            '--children-of', metavar='UUID',
+            help='only the flows that this one has posted')
+        parser.add_argument(
             '--marker', metavar='UUID',
             help='only the flows that come behind this one in the list')
         parser.add_argument(
@@ -75,8 +100,11 @@ class List(lister.Lister):
         found = queries.flows(
             database, unfinished=parsed_args.unfinished,
             subject=parsed_args.server, request_id=parsed_args.request,
-            project_id=parsed_args.project, limit=parsed_args.limit,
-            marker=parsed_args.marker)
+            project_id=parsed_args.project, name=parsed_args.operation,
+            state=parsed_args.state, failed=parsed_args.failed,
+            owner=parsed_args.owner, older=parsed_args.older,
+            newer=parsed_args.newer, parent=parsed_args.children_of,
+            limit=parsed_args.limit, marker=parsed_args.marker)
         columns: tuple[str, ...] = _COLUMNS
         if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
             columns = tuple(f.name for f in
@@ -138,7 +166,12 @@ class Graph(command.Command):
         parser.add_argument(
             '--format', choices=sorted(_FORMATS), default='text',
             help='text for a terminal (the default), mermaid and dot for '
-                 'these programs, svg for a picture')
+                 'these programs, svg for a picture; tasks of a flow have the '
+                 'colours of their states')
+        parser.add_argument(
+            '--color', choices=('auto', 'always', 'never'), default='auto',
+            help='whether text has colours (default: if it is for a '
+                 'terminal)')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -152,15 +185,22 @@ class Graph(command.Command):
         else:
             # It says how they are changed.
             _ = self.app.conf
-            graph = _catalog().graph(parsed_args.flow)
-        drawn = _FORMATS[parsed_args.format](graph)
+            graph = catalog().graph(parsed_args.flow)
         if parsed_args.format == 'text':
-            drawn = _readable(self.app, drawn)
+            colored = parsed_args.color == 'always' or (
+                parsed_args.color == 'auto' and _is_terminal(self.app))
+            drawn = readable(self.app, drawing.text(graph, colored))
+        else:
+            drawn = _FORMATS[parsed_args.format](graph)
         self.app.stdout.write(drawn + '\n')
 
 
 _FORMATS = {'text': drawing.text, 'mermaid': drawing.mermaid,
             'dot': drawing.dot, 'svg': svg.picture}
+
+_STATES = (states.PENDING, states.RUNNING, states.SUCCESS, states.REVERTED,
+           states.FAILURE, states.KILLED)
+_UNITS = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 
 #: Width of a long text in a table, in characters.
 _ROOM = 76
@@ -169,7 +209,7 @@ _ROOM = 76
 _FOR_PEOPLE = ('table', 'value', 'csv')
 
 
-def _catalog() -> Any:
+def catalog() -> Any:
     """The flows of the installed plugins, as nova.conf changes them.
 
     They are imported now: with them comes Nova, which may not be importable,
@@ -183,7 +223,7 @@ def graph_of(database: database_module.Database, info: queries.FlowInfo
              ) -> tuple[graphs.Graph | None, str | None]:
     """The graph of a flow, or the reason why there is none."""
     try:
-        graph = _catalog().graph(info.name, info.version)
+        graph = catalog().graph(info.name, info.version)
         progress.mark(graph, queries.atoms(database, info.uuid), info)
     except (exception.UnknownFlow, exception.DamagedJournal) as exc:
         return None, str(exc)
@@ -196,10 +236,15 @@ def _drawn(app: main.NovaSSMApp, graph: graphs.Graph | None,
            reason: str | None) -> str:
     if graph is None:
         return 'Not drawn: %s' % reason
-    return _readable(app, drawing.text(graph))
+    return readable(app, drawing.text(graph, _is_terminal(app)))
 
 
-def _readable(app: main.NovaSSMApp, drawn: str) -> str:
+def _is_terminal(app: main.NovaSSMApp) -> bool:
+    """Whether somebody sees colours. See https://no-color.org."""
+    return app.stdout.isatty() and not os.environ.get('NO_COLOR')
+
+
+def readable(app: main.NovaSSMApp, drawn: str) -> str:
     """A drawing that the terminal can show."""
     try:
         drawn.encode(getattr(app.stdout, 'encoding', None) or 'utf-8')
@@ -218,14 +263,38 @@ def _positive(text: str) -> int:
     return number
 
 
+def positive_seconds(text: str) -> float:
+    """An option that is a number of seconds, or e.g. 0.5, 2m."""
+    seconds = _seconds(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError('must be more than 0')
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    number, unit = text, 1
+    if text[-1:] in _UNITS:
+        number, unit = text[:-1], _UNITS[text[-1]]
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1e10:
+        raise argparse.ArgumentTypeError(
+            'must be a number of seconds, or one with s, m, h or d')
+    return seconds
+
+
 def _cell(info: queries.FlowInfo, name: str, formatter: str) -> Any:
     value = getattr(info, name)
     if formatter not in _FOR_PEOPLE:
         return value
     if name == 'owner':
         return _owner(info)
+    if name == 'state':
+        return state_for_people(info)
     if name == 'task':
-        return _task(info)
+        return task_for_people(info)
     if name in ('since', 'created_at', 'finished_at') and value is not None:
         return _date(value)
     return '' if value is None else value
@@ -243,13 +312,23 @@ def _wrapped(words: Sequence[str]) -> str:
     return '\n'.join(textwrap.wrap(', '.join(words), _ROOM))
 
 
+def state_for_people(info: queries.FlowInfo) -> str:
+    """Its state, and what is ordered of it."""
+    if info.order is None or info.state in states.FINAL:
+        return info.state
+    if info.order == orders.PAUSE and not info.owner_alive:
+        return info.state + ', paused'
+    return '%s, to %s' % (info.state, info.order)
+
+
 def _owner(info: queries.FlowInfo) -> str:
     if info.owner is None:
         return '' if info.state in states.FINAL else 'nobody'
     return info.owner if info.owner_alive else info.owner + ' (dead)'
 
 
-def _task(info: queries.FlowInfo) -> str:
+def task_for_people(info: queries.FlowInfo) -> str:
+    """How far it is."""
     if info.task is None:
         return 'begins'
     return '%s %s' % (info.task, info.task_state)

@@ -17,8 +17,10 @@ import time
 
 from cliff import show
 
+from nova_ssm.cmd import asking
 from nova_ssm.cmd import db
 from nova_ssm.cmd import main
+from nova_ssm.cmd import steer
 from nova_ssm.engine import database as database_module
 from nova_ssm.engine import exception
 from nova_ssm.engine import queries
@@ -43,6 +45,7 @@ class Transfer(show.ShowOne):
             '--to', metavar='WORKER|HOST',
             help='who is to go on with it: the name of a worker as in "flow '
                  'list", or of a host (default: any worker but its owner)')
+        asking.add_yes(parser)
         parser.add_argument(
             '--wait', action='store_true',
             help='return when another worker runs it, or it is over')
@@ -55,6 +58,10 @@ class Transfer(show.ShowOne):
         database = db.journal_database(self.app.conf)
         database.check()
         before = queries.flow(database, parsed_args.flow)
+        asking.confirm(self.app, parsed_args, [
+            'Transfer flow %s (%s): it ends the step that is under way, and '
+            'goes on at %s' % (before.uuid, steer.describe(before),
+                               parsed_args.to or 'another worker')])
         owner = transfers.ask(database, before.uuid, parsed_args.to)
         now = before
         if parsed_args.wait:

@@ -48,6 +48,8 @@ _ORPHANS: list[Any] = []
 _FRESH, _SPARE = 1.0, 8
 
 VERSION_TABLE = 'ssm_alembic_version'
+#: What is done in a transaction.
+Work = Callable[[sa.Connection], T]
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), 'migrations')
 
 #: Errors after which the same transaction may simply be tried again.

@@ -15,6 +15,7 @@
 from collections.abc import Iterator
 import json
 
+from nova_ssm.engine import colors
 from nova_ssm.engine import graphs
 
 LEGEND = ('rows in the journal: ● when it ends   ◉ when it begins, too   '
@@ -28,20 +29,28 @@ def ascii_only(drawing: str) -> str:
     return drawing.translate(_ASCII).encode('ascii', 'replace').decode()
 
 
-def text(graph: graphs.Graph) -> str:
+def text(graph: graphs.Graph, colored: bool = False) -> str:
     """The graph as a tree of lines, the first task above.
 
     Has a column of the states of the tasks if the graph has them.
+
+    :param colored: paint the states, for a terminal
     """
     lines = [('%s %s' % (graph.name, graph.version), '', ''),
              *_part_lines(graph.whole, '')]
     widths = [max(len(line[column]) for line in lines)
               for column in range(2)]
     drawn = ['  '.join((
-        tree.ljust(widths[0]), *([state.ljust(widths[1])] if widths[1]
-                                 else []), notes)).rstrip()
+        tree.ljust(widths[0]),
+        *([_state(state, widths[1], colored)] if widths[1] else []),
+        notes)).rstrip()
         for tree, state, notes in lines]
     return '\n'.join([*drawn, '', LEGEND])
+
+
+def _state(state: str, width: int, colored: bool) -> str:
+    padding = ' ' * (width - len(state))
+    return (colors.painted(state, state) if colored else state) + padding
 
 
 def _part_lines(part: graphs.Part,
@@ -103,6 +112,16 @@ def mermaid(graph: graphs.Graph) -> str:
     """The graph in the language of Mermaid."""
     lines = ['flowchart TB']
     _mermaid_part(graph.whole, lines, '  ')
+    painted: dict[str, list[str]] = {}
+    for atom in graph.atoms():
+        color = colors.picture(atom.state)
+        if color is not None:
+            painted.setdefault(color, []).append(atom.name)
+    for color, names in painted.items():
+        name = colors.names()[color]
+        lines.append('  classDef %s stroke:%s,stroke-width:3px' % (
+            name, color))
+        lines.append('  class %s %s' % (','.join(names), name))
     return '\n'.join(lines)
 
 
@@ -141,9 +160,15 @@ def _dot_part(part: graphs.Part, lines: list[str], indent: str) -> None:
         else:
             lines.append('%s%s [label=%s%s];' % (
                 indent, _quoted(item.name), _quoted(_label(item, '\n')),
-                '' if item.effect else ', style=dashed'))
+                ('' if item.effect else ', style=dashed') +
+                _dot_color(item)))
     for before, after in part.links:
         lines.append(indent + _dot_link(part, before, after))
+
+
+def _dot_color(atom: graphs.Atom) -> str:
+    color = colors.picture(atom.state)
+    return '' if color is None else ', color=%s, penwidth=3' % _quoted(color)
 
 
 def _dot_link(part: graphs.Part, before: str, after: str) -> str:

@@ -117,6 +117,8 @@ class Engine(action_engine.SerialActionEngine):
         super().__init__(flow, detail, backend, {'defer_reverts': True})
         self.choosers: set[str] = set()
         self.atoms: list[Any] = []
+        #: Whether nothing is tried again: retries give up.
+        self.gives_up = False
         #: With which inputs everything is there that the atoms require.
         self._proven: set[frozenset[str]] = set()
 
@@ -147,7 +149,7 @@ class Engine(action_engine.SerialActionEngine):
             self.atoms = atoms(self.compilation)
             for atom in self.atoms:
                 if isinstance(atom, taskflow_retry.Retry):
-                    _guard(atom)
+                    _guard(self, atom)
 
     def validate(self) -> None:
         """See that there is everything that the atoms require.
@@ -233,7 +235,7 @@ def choosers(compilation: compiler.Compilation) -> set[str]:
             if taskflow_flow.LINK_DECIDER in data and hasattr(before, 'name')}
 
 
-def _guard(retry: taskflow_retry.Retry) -> None:
+def _guard(engine: Engine, retry: taskflow_retry.Retry) -> None:
     """Let a retry give up that cannot say whether to try again.
 
     TaskFlow would stop where it is, with nothing undone.
@@ -242,6 +244,8 @@ def _guard(retry: taskflow_retry.Retry) -> None:
 
     @functools.wraps(decide)
     def on_failure(*args: Any, **kwargs: Any) -> Any:
+        if engine.gives_up:
+            return taskflow_retry.REVERT_ALL
         try:
             return decide(*args, **kwargs)
         except Exception:  # noqa: BLE001 - whatever it may raise

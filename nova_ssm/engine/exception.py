@@ -41,6 +41,18 @@ class NotTransferable(EngineError):
     """A flow cannot be moved to another worker, or has not moved."""
 
 
+class NotSteerable(EngineError):
+    """A flow cannot be had do what is wanted of it."""
+
+
+class FlowCancelled(EngineError):
+    """Somebody wanted what the flow had done undone."""
+
+
+class FlowKilled(EngineError):
+    """Somebody has given the flow up; nothing of it was undone."""
+
+
 class DamagedJournal(EngineError):
     """A row of the journal cannot be read back."""
 
@@ -90,6 +102,10 @@ class FlowLost(BaseException):
 
 class FlowSuspended(FlowLost):
     """This process is being stopped, and begins no further step."""
+
+
+class FlowOrdered(FlowSuspended):
+    """There is an order for the flow: it is read back, and obeys."""
 
 
 class JournalBroken(BaseException):

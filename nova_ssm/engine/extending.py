@@ -94,8 +94,9 @@ def extend(flow_type: registry.FlowType, changes: Sequence[Change],
         raise exception.BadExtension('%s: %s: %s' % (
             changes[0], type(exc).__name__, exc)) from exc
     mark = hashlib.sha256(json.dumps(brought).encode()).hexdigest()[:8]
-    return registry.FlowType(
-        flow_type.name, '%s+%s' % (flow_type.version, mark), factory)
+    return dataclasses.replace(
+        flow_type, version='%s+%s' % (flow_type.version, mark),
+        factory=factory)
 
 
 def _told(task: Any) -> Any:

@@ -13,8 +13,8 @@
 """Whether there is anything to be done for flows: most often there is not.
 
 Every worker asks that each second, so it is one statement: who the workers
-are, and whether any flow is wanted elsewhere or run by nobody. Only if so is
-it asked which ones.
+are, and whether any flow is wanted elsewhere, ordered, or run by nobody. Only
+if so is it asked which ones.
 """
 
 from collections.abc import Collection
@@ -35,6 +35,7 @@ class Glance:
 
     :param workers: all of them, dead or alive
     :param wanted: whether flows are to go on elsewhere
+    :param ordered: whether there is an order for some flow
     :param free: whether nobody runs some flow; also True if that is not
         certain
     """
@@ -42,6 +43,7 @@ class Glance:
     workers: list[worker.Registered]
     wanted: bool
     free: bool
+    ordered: bool = True
 
     @property
     def living(self) -> frozenset[str]:
@@ -58,11 +60,11 @@ def glance(db: database.Database, living: Collection[str]) -> Glance:
     """
     with db.transaction() as connection:
         rows = connection.execute(_question(living)).all()
-    workers = [worker.Registered(*row[:-2]) for row in rows]
+    workers = [worker.Registered(*row[:-3]) for row in rows]
     if not rows:
         return Glance([], True, True)
-    *_worker, wanted, free = rows[0]
-    seen = Glance(workers, bool(wanted), bool(free))
+    *_worker, wanted, ordered, free = rows[0]
+    seen = Glance(workers, bool(wanted), bool(free), bool(ordered))
     if seen.free or seen.living.issuperset(living):
         return seen
     return dataclasses.replace(seen, free=True)
@@ -79,4 +81,6 @@ def _question(living: Collection[str]) -> sa.Select:
         _W.id, _W.host, _W.pid, _W.process_started, _W.expires_at,
         (_W.expires_at - schema.now()).label('left'),
         sa.exists(sa.select(schema.transfers.c.flow_uuid)),
+        sa.exists(sa.select(schema.orders.c.flow_uuid).where(
+            schema.orders.c.answered_at.is_(None))),
         sa.or_(nobodys, dead_ones))

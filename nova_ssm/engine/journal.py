@@ -128,6 +128,18 @@ class FlowLog:
         self.version: str | None = None
         self.uuid = flow_uuid
         self.writer = worker.id
+        self.children: list[FlowRequest] = []
+        self.ended: str | None = None
+        self.worker = worker
+        self.ownership = ownership.Ownership(db, flow_uuid, worker, board)
+        self._db = db
+        self._serializer = serializer
+        self._after_commit = after_commit
+        self._seq = next_seq
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing of what the flow has done: it is read back."""
         self.tasks: dict[str, Any] = {}
         #: The tasks whose results choose between branches.
         self.choosers: set[str] = set()
@@ -137,16 +149,8 @@ class FlowLog:
         self.stuck: tuple[str, BaseException] | None = None
         #: Of each atom the state and the intention that we know of.
         self.seen: dict[str, tuple[str, str]] = {}
-        self.children: list[FlowRequest] = []
-        self.ended: str | None = None
         self.mask = masking.Mask()
         self.telling = events.NOBODY
-        self.worker = worker
-        self.ownership = ownership.Ownership(db, flow_uuid, worker, board)
-        self._db = db
-        self._serializer = serializer
-        self._after_commit = after_commit
-        self._seq = next_seq
         self._waiting: dict[str, dict[str, Any]] = {}
 
     # -- what TaskFlow reports --------------------------------------------
@@ -158,6 +162,8 @@ class FlowLog:
         """
         state = detail.state
         if state in _ASKED:
+            if state in _TURNS:
+                self.ownership.turn(state == taskflow_states.REVERTING)
             self.ownership.check()
         if detail.name == taskflow_storage.Storage.injector_name:
             return
@@ -346,6 +352,7 @@ class FlowLog:
 _ASKED = frozenset((taskflow_states.RUNNING, taskflow_states.REVERTING,
                     taskflow_states.FAILURE,
                     taskflow_states.REVERT_FAILURE))
+_TURNS = frozenset((taskflow_states.RUNNING, taskflow_states.REVERTING))
 _ENDED = frozenset((taskflow_states.SUCCESS, taskflow_states.FAILURE,
                     taskflow_states.REVERTED,
                     taskflow_states.REVERT_FAILURE))
@@ -403,3 +410,11 @@ def new_detail(request_uuid: str, name: str,
     injector.results = dict(store)
     detail.add(injector)
     return detail
+
+
+def given(detail: models.FlowDetail) -> dict[str, Any]:
+    """What a flow was given, by name; with its context."""
+    for atom in detail:
+        if atom.name == taskflow_storage.Storage.injector_name:
+            return dict(atom.results)
+    return {}

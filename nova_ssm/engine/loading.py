@@ -24,6 +24,7 @@ from nova_ssm.engine import events
 from nova_ssm.engine import exception
 from nova_ssm.engine import journal
 from nova_ssm.engine import masking
+from nova_ssm.engine import orders
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
@@ -44,6 +45,8 @@ class Loaded:
     :param ended: the state it ended in, None if it did not end
     :param missing: of each input that lacks a secret why it does
     :param incomplete: the same of each task, by its name, for what it gave
+    :param again: whether it begins again, from its start
+    :param order: what people want of it
     :param trouble: what the last one said who could not go on with it
     :param mask: knows the secrets of the flow
     """
@@ -58,6 +61,8 @@ class Loaded:
     ended: str | None = None
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     incomplete: dict[str, str] = dataclasses.field(default_factory=dict)
+    again: bool = False
+    order: orders.Order | None = None
     trouble: str | None = None
     mask: masking.Mask = dataclasses.field(default_factory=masking.Mask)
 
@@ -81,8 +86,14 @@ def load(db: database.Database, serializer: serialization.Serializer,
                          journaled[0])
         loaded.detail = detail
         atoms: dict[str, dict[str, Any]] = {}
+        undoing: dict[str, dict[str, Any]] = {}
         for row in journaled[1:]:
+            if loaded.ended is not None:
+                _go_on(loaded, atoms, undoing)
             _apply(serializer, reading, loaded, atoms, row)
+            undoing.update(
+                (atom, record) for atom, record in atoms.items()
+                if record['state'] != taskflow_states.REVERT_FAILURE)
     except exception.DamagedJournal as exc:
         raise type(exc)('flow %s: %s' % (uuid, exc)) from exc
     for atom, record in atoms.items():
@@ -181,6 +192,7 @@ def _apply(serializer: serialization.Serializer,
         loaded.ended = row.state
     if row.kind != states.ATOM:
         return
+    loaded.again = False
     for atom, plain in _expand(serializer, row).items():
         try:
             record = records.full(serializer.decode(plain, reading))
@@ -195,3 +207,32 @@ def _apply(serializer: serialization.Serializer,
         loaded.seen[atom] = (record['state'], record['intention'])
     if row.state == taskflow_states.RUNNING:
         loaded.started.add(row.atom)
+
+
+def _go_on(loaded: Loaded, atoms: dict[str, dict[str, Any]],
+           undoing: dict[str, dict[str, Any]]) -> None:
+    """The flow was over, but somebody has had it tried again.
+
+    One that was reverted begins again. What could not be undone is undone
+    from where that failed.
+
+    :param undoing: what was known of the tasks before their revert failed
+    """
+    if loaded.ended == states.REVERTED:
+        atoms.clear()
+        loaded.seen.clear()
+        loaded.started.clear()
+        loaded.incomplete.clear()
+        loaded.failed, loaded.again = None, True
+    for atom, record in list(atoms.items()):
+        if record['state'] != taskflow_states.REVERT_FAILURE:
+            continue
+        if atom in undoing:
+            atoms[atom] = {**undoing[atom],
+                           'intention': taskflow_states.REVERT}
+            loaded.seen[atom] = (atoms[atom]['state'],
+                                 taskflow_states.REVERT)
+        else:
+            # It only read, and left no row: as if it may have begun.
+            del atoms[atom], loaded.seen[atom]
+    loaded.stuck = loaded.ended = None

@@ -13,7 +13,8 @@
 """Whether a flow is still this process's, asked before each of its steps.
 
 A flow is let go of at the boundary between two steps: when the process is
-stopped, when somebody else has it, and when it is wanted elsewhere.
+stopped, when somebody else has it, when it is wanted elsewhere, and when
+there is an order for it.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 from nova_ssm.engine import boards
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import orders
 from nova_ssm.engine import schema
 from nova_ssm.engine import worker as worker_module
 
@@ -46,8 +48,12 @@ class Ownership:
         self.at_rest: Callable[[], None] = _nothing
         self._db = db
         self._board = board
-        self._reason = ''
+        self._reason: str | None = None
         self._wake = threading.Event()
+        self._ordering = threading.Lock()
+        self._order: str | None = None
+        self._obeyed: str | None = None
+        self._reverting = False
 
     def let_go(self, reason: str) -> None:
         """Begin no further step of this flow.
@@ -57,13 +63,43 @@ class Ownership:
         self._reason = reason
         self._wake.set()
 
+    def order(self, verb: str) -> None:
+        """Obey an order at the next step, or where a task waits.
+
+        A flow that is being undone is cancelled already.
+        """
+        with self._ordering:
+            if verb in (self._order, self._obeyed):
+                return
+            self._order = verb
+            if verb != orders.CANCEL or not self._reverting:
+                self._wake.set()
+
+    def obey(self, verb: str | None) -> None:
+        """The flow goes on, with this order known."""
+        with self._ordering:
+            self._order, self._obeyed = None, verb
+            self._reverting = False
+            if self._reason is None:
+                self._wake.clear()
+
+    def turn(self, reverting: bool) -> None:
+        """The next step does something, or undoes something."""
+        if reverting == self._reverting:
+            return
+        with self._ordering:
+            self._reverting = reverting
+            if reverting and self._order == orders.CANCEL and (
+                    self._reason is None):
+                self._wake.clear()
+
     def check(self) -> None:
         """Begin no step without a lease that has lasted all the time.
 
         An expired lease is no harm if nobody has claimed the flow since. Who
         did would meet our next row, but the effect comes before the row.
 
-        :raises FlowSuspended: if the flow is to go on elsewhere
+        :raises FlowSuspended: if the flow is to go on elsewhere, or to obey
         :raises FlowLost: if it has another owner
         :raises JournalBroken: if that cannot be found out
         """
@@ -77,9 +113,14 @@ class Ownership:
             raise exception.FlowSuspended(
                 'flow %s is suspended: worker %s is being stopped'
                 % (self.uuid, self.worker.id))
-        if self._wake.is_set():
+        if self._reason is not None:
             raise exception.FlowSuspended(
                 'flow %s is suspended: %s' % (self.uuid, self._reason))
+        if self._order is not None and not (
+                self._reverting and self._order == orders.CANCEL):
+            raise exception.FlowOrdered(
+                'there is the order to %s flow %s'
+                % (self._order, self.uuid))
 
     def wait(self, seconds: float) -> None:
         """Wait in the middle of a task, which may end here.

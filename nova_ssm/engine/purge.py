@@ -52,7 +52,8 @@ class Ages:
     """For how long flows are kept after their end, in seconds.
 
     :param finished: those that succeeded or were reverted; None for ever
-    :param failed: those in FAILURE, which are cases for people; None for ever
+    :param failed: those in FAILURE or KILLED, which are cases for people;
+        None for ever
     """
 
     finished: float | None
@@ -61,9 +62,10 @@ class Ages:
     def conditions(self) -> list[Any]:
         """What is to go: each by a range of the index."""
         found = []
+        people = sorted(states.FOR_PEOPLE)
         for age, condition in (
-                (self.finished, _F.state != states.FAILURE),
-                (self.failed, _F.state == states.FAILURE)):
+                (self.finished, _F.state.not_in(people)),
+                (self.failed, _F.state.in_(people))):
             if age is not None:
                 found.append(sa.and_(
                     _F.finished_at <= schema.now() - age, condition))
@@ -131,12 +133,21 @@ def _with_parents(db: database.Database, rows: list[Any]) -> list[str]:
 
 
 def _remove(db: database.Database, uuids: list[str]) -> int:
-    # What is over stays over: nobody can have claimed it meanwhile.
     def work(connection: sa.Connection) -> int:
+        # First, and with a lock on each: what somebody has had go on again
+        # meanwhile stays, and what goes here cannot go on any more.
+        going = connection.execute(schema.flows.delete().where(
+            _F.uuid.in_(uuids), _F.finished_at.is_not(None))).rowcount
+        gone = uuids
+        if going != len(uuids):
+            there = set(connection.execute(sa.select(_F.uuid).where(
+                _F.uuid.in_(uuids))).scalars())
+            gone = [uuid for uuid in uuids if uuid not in there]
         connection.execute(schema.journal.delete().where(
-            _J.flow_uuid.in_(uuids)))
-        return connection.execute(schema.flows.delete().where(
-            _F.uuid.in_(uuids))).rowcount
+            _J.flow_uuid.in_(gone)))
+        connection.execute(schema.orders.delete().where(
+            schema.orders.c.flow_uuid.in_(gone)))
+        return going
 
     return _write(db, work)
 

@@ -26,6 +26,8 @@ from taskflow import states as taskflow_states
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import filters
+from nova_ssm.engine import orders
 from nova_ssm.engine import payloads
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
@@ -45,6 +47,9 @@ class FlowInfo:
     :param task_state: and its state
     :param since: when that was
     :param trouble: why nobody goes on with it; None if somebody does
+    :param order: what people have ordered, and is not obeyed yet; one to
+        pause stays for as long as the flow waits
+    :param answer: what has become of the last order
     """
 
     uuid: str
@@ -66,6 +71,8 @@ class FlowInfo:
     finished_at: float | None
     failure: str | None
     trouble: str | None
+    order: str | None = None
+    answer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,42 +104,28 @@ class AtomInfo:
 _F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
 
 
-def flows(db: database.Database, unfinished: bool = False,
-          subject: str | None = None, request_id: str | None = None,
-          project_id: str | None = None, limit: int = 100,
-          marker: str | None = None) -> list[FlowInfo]:
+def flows(db: database.Database, limit: int = 100,
+          marker: str | None = None, **wanted: Any) -> list[FlowInfo]:
     """The newest flows first.
 
-    :param unfinished: only those that are not over
-    :param subject: only those that work on it, e.g. the uuid of a server
     :param limit: how many at the most
     :param marker: the uuid of a flow: only those that come behind it
+    :param wanted: see :class:`nova_ssm.engine.filters.Filters`
     :raises FlowNotFound: if the marker is not there
     :raises DatabaseUnusable: if the database cannot be read
     """
-    conditions = [column == value for column, value in (
-        (_F.subject, subject), (_F.request_id, request_id),
-        (_F.project_id, project_id)) if value]
+    chosen = filters.Filters(**wanted)
     with db.reading() as connection:
-        if marker:
-            conditions.append(_behind(connection, marker))
-        query = _query(_newest(conditions, unfinished, limit))
-        return [_info(row) for row in connection.execute(query)]
-
-
-def _newest(conditions: list[Any], unfinished: bool, limit: int) -> sa.Select:
-    """The uuids of flows, by one index alone if it can be."""
-    order: list[Any] = [_F.created_at.desc(), _F.uuid.desc()]
-    query = sa.select(_F.uuid)
-    if unfinished:
-        query = query.where(_F.finished_at.is_(None))
-        order.insert(0, schema.alike(_F.finished_at).desc())
-        # Of a project, too, less is unfinished than finished.
-        for dialect in ('mysql', 'mariadb'):
-            query = query.with_hint(
-                schema.flows, 'USE INDEX (ssm_flows_finished_idx, '
-                'ssm_flows_subject_idx, ssm_flows_request_idx)', dialect)
-    return query.where(*conditions).order_by(*order).limit(limit)
+        behind = [_behind(connection, marker)] if marker else []
+        queries = list(chosen.chosen(limit, *behind))
+        if len(queries) > 1:
+            found = sorted(
+                ((row.created_at, row.uuid) for query in queries
+                 for row in connection.execute(query)), reverse=True)
+            queries = [sa.select(_F.uuid).where(_F.uuid.in_(
+                [uuid for _created_at, uuid in found[:limit]]))]
+        rows = connection.execute(_query(queries[0])).all()
+    return _infos(db, rows)
 
 
 def _behind(connection: sa.Connection, marker: str) -> Any:
@@ -155,7 +148,7 @@ def flow(db: database.Database, uuid: str) -> FlowInfo:
             _F.uuid == uuid))).first()
     if row is None:
         raise exception.FlowNotFound('there is no flow %s' % uuid)
-    return _info(row)
+    return _infos(db, [row])[0]
 
 
 def subjects_finished(db: database.Database, names: Sequence[str],
@@ -185,14 +178,16 @@ def ended_by(db: database.Database, writer: str,
             _J.flow_uuid == _F.uuid, _J.kind == states.END,
             _J.writer == writer).correlate(schema.flows))
     with db.reading() as connection:
-        return [_info(row) for row in connection.execute(_query(chosen))]
+        rows = connection.execute(_query(chosen)).all()
+    return _infos(db, rows)
 
 
 def children(db: database.Database, uuid: str) -> list[FlowInfo]:
     """The flows that a flow has posted, the newest first."""
     with db.reading() as connection:
-        return [_info(row) for row in connection.execute(_query(
-            sa.select(_F.uuid).where(_F.parent_uuid == uuid)))]
+        rows = connection.execute(_query(
+            sa.select(_F.uuid).where(_F.parent_uuid == uuid))).all()
+    return _infos(db, rows)
 
 
 def subjects_unfinished(db: database.Database, subjects: Sequence[str],
@@ -293,6 +288,20 @@ def atoms(db: database.Database, uuid: str) -> dict[str, AtomInfo]:
     return known
 
 
+def left(db: database.Database, uuid: str) -> str:
+    """In words: what a flow has done that is not undone, as far as known."""
+    try:
+        known = atoms(db, uuid)
+    except exception.DamagedJournal as exc:
+        return 'what it has done cannot be read: %s' % exc
+    names = [name for name, atom in known.items() if atom.state not in (
+        taskflow_states.PENDING, taskflow_states.IGNORE,
+        taskflow_states.REVERTED)]
+    if not names:
+        return 'it had done nothing that its journal knows of'
+    return 'not undone: %s, and what was under way' % ', '.join(names)
+
+
 def objects(db: database.Database, uuid: str) -> list[str]:
     """The versioned objects in the journal of a flow, with their versions.
 
@@ -348,7 +357,12 @@ def _query(chosen: sa.Select) -> sa.Select:
                         _F.created_at.desc(), _F.uuid.desc())
 
 
-def _info(row: Any) -> FlowInfo:
+def _infos(db: database.Database, rows: Sequence[Any]) -> list[FlowInfo]:
+    ordered = orders.of_all(db, [row.uuid for row in rows])
+    return [_info(row, ordered.get(row.uuid)) for row in rows]
+
+
+def _info(row: Any, order: orders.Order | None) -> FlowInfo:
     return FlowInfo(
         uuid=row.uuid, parent_uuid=row.parent_uuid, name=row.name,
         version=row.version, state=row.state, subject=row.subject,
@@ -358,7 +372,9 @@ def _info(row: Any) -> FlowInfo:
         task=row.atom, task_state=row.atom_state,
         since=row.created_at if row.since is None else row.since,
         created_at=row.created_at, finished_at=row.finished_at,
-        failure=row.failure, trouble=_trouble(row))
+        failure=row.failure, trouble=_trouble(row),
+        order=order.verb if order is not None and order.open else None,
+        answer=order.answer if order is not None else None)
 
 
 def _trouble(row: Any) -> str | None:

@@ -28,6 +28,7 @@ from nova_ssm.engine import glances
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import looping
 from nova_ssm.engine import masking
+from nova_ssm.engine import orders
 from nova_ssm.engine import ownership
 from nova_ssm.engine import runner as runner_module
 from nova_ssm.engine import transfers
@@ -106,6 +107,7 @@ class Recovery(looping.Loop):
         self._see_lapse(me, workers)
         wanted = self._wanted(workers) if seen.wanted else {}
         self._let_go(me, wanted)
+        ordered = self._pass_on_orders() if seen.ordered else {}
         self._forget()
         dead = self._dead(me, workers)
         try:
@@ -114,7 +116,7 @@ class Recovery(looping.Loop):
             # Who cannot be buried now does not keep the others waiting.
             taken = 0
             if seen.free or dead or not self._runner.board.in_journal:
-                taken = self._take_free(me, workers, wanted)
+                taken = self._take_free(me, workers, wanted, ordered)
         return taken
 
     # -- who is dead ------------------------------------------------------
@@ -199,10 +201,25 @@ class Recovery(looping.Loop):
             held[uuid].let_go('it is to go on at %s'
                               % (target or 'another worker'))
 
+    # -- what is ordered --------------------------------------------------
+
+    def _pass_on_orders(self) -> dict[str, orders.Order]:
+        """Let the flows that run here know what people want of them."""
+        held, ordered = self._runner.held(), {}
+        for uuid, order in orders.pending(self._runner.db).items():
+            if order.over is not None:
+                orders.settle(self._runner.db, order)
+                continue
+            ordered[uuid] = order
+            if uuid in held:
+                held[uuid].order(order.verb)
+        return ordered
+
     # -- what is free -----------------------------------------------------
 
     def _take_free(self, me: worker.Worker, workers: list[worker.Registered],
-                   wanted: dict[str, tuple[str | None, set[str]]]) -> int:
+                   wanted: dict[str, tuple[str | None, set[str]]],
+                   ordered: dict[str, orders.Order]) -> int:
         taken = 0
         known = {one.id for one in workers} if self._is_patient else set()
         for job in self._runner.board.free_jobs(me.id):
@@ -210,10 +227,15 @@ class Recovery(looping.Loop):
                 break
             if job.uuid in wanted and me.id not in wanted[job.uuid][1]:
                 continue
-            if job.row.owner not in known and self._due(job.uuid):
+            order = ordered.get(job.uuid)
+            if order is not None and order.verb == orders.PAUSE:
+                continue
+            # To give one up, nobody needs to be able to read it.
+            kill = order is not None and order.verb == orders.KILL
+            if job.row.owner not in known and (kill or self._due(job.uuid)):
                 if not self._slots.acquire(blocking=False):
                     break
-                if self._take(job):
+                if self._take(job, anyway=kill):
                     taken += 1
                     if job.uuid in wanted:
                         transfers.done(self._runner.db, job.uuid)
@@ -264,12 +286,15 @@ class Recovery(looping.Loop):
             LOG.warning('It could not be written down why flow %s is left '
                         'alone: %s', job.uuid, exc)
 
-    def _take(self, job: jobboard.SQLJob) -> bool:
-        """Resume a flow in a thread that gives its slot back."""
+    def _take(self, job: jobboard.SQLJob, anyway: bool = False) -> bool:
+        """Resume a flow in a thread that gives its slot back.
+
+        :param anyway: whether or not it can be read
+        """
         me = self._runner.worker.id
         slot = _Slot(self._slots)
         try:
-            if not self._can_read(job):
+            if not anyway and not self._can_read(job):
                 slot.give_back()
                 return False
             next_seq = self._runner.board.claim(job, me)

@@ -16,8 +16,9 @@ A flow is resumed by the code that knows its name and version, so an older
 conductor leaves a newer flow alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+from typing import Any
 
 from taskflow import flow as taskflow_flow
 
@@ -35,11 +36,19 @@ class FlowType:
         changes an operator has made to the graph (see
         :mod:`nova_ssm.engine.extending`)
     :param factory: makes a new graph
+    :param cancelled: makes the failure of a flow that somebody cancels, from
+        words for its users
+    :param again: called before a flow that was reverted is begun again, with
+        what it was given: sets up what the request had set up, or raises if
+        that is not possible any more. May be called more than once. None for
+        flows that cannot be begun again
     """
 
     name: str
     version: str
     factory: Callable[[], taskflow_flow.Flow]
+    cancelled: Callable[[str], Exception] = exception.FlowCancelled
+    again: Callable[[Mapping[str, Any]], None] | None = None
 
 
 class Registry:

@@ -19,6 +19,7 @@ it ended: a task that only reads leaves none. So
 * each of them looks before it leaps (``recover``) when it runs next,
 * if one of them fails, those behind it that may have begun are undone too,
   though this run has not come to them,
+* if the flow is cancelled, what may have begun is undone as if it had failed,
 * if a secret cannot be read back that one of the tasks to come takes, no
   task begins: the flow reverts.
 """
@@ -45,8 +46,12 @@ LOG = logging.getLogger(__name__)
 Engine = engine_module.Engine
 
 
-def arm(engine: Engine, loaded: loading.Loaded) -> None:
-    """Let what may have begun already look before it leaps."""
+def arm(engine: Engine, loaded: loading.Loaded,
+        cancelled: Exception | None = None) -> None:
+    """Let what may have begun already look before it leaps.
+
+    :param cancelled: what the flow fails with, if it is to be undone
+    """
     broken = _choose(engine, loaded.mask)
     tasks = [atom for atom in engine.atoms
              if isinstance(atom, taskflow_task.Task)]
@@ -68,6 +73,58 @@ def arm(engine: Engine, loaded: loading.Loaded) -> None:
         _undo_too(engine, begun, loaded.failed[1])
     elif broken is not None:
         _undo_too(engine, begun, broken)
+    if cancelled is not None:
+        _cancel(engine, tasks, begun, loaded, cancelled)
+
+
+def too_late(engine: Engine, loaded: loading.Loaded) -> str | None:
+    """Why a flow cannot be cancelled any more; None if it can.
+
+    What is not to be begun twice unseen is not given up unseen either.
+    """
+    tasks = [atom for atom in engine.atoms
+             if isinstance(atom, taskflow_task.Task)]
+    for task in tasks:
+        if getattr(task, 'once', False) and (
+                task.name in loaded.started or
+                engine.state(task.name) == taskflow_states.SUCCESS):
+            return ('task %s has begun, behind which there is no way back'
+                    % task.name)
+    if all(engine.state(task.name) in _PASSED for task in tasks):
+        return 'all of it is done'
+    return None
+
+
+def _cancel(engine: Engine, tasks: list[taskflow_task.Task],
+            begun: dict[str, Any], loaded: loading.Loaded,
+            exc: Exception) -> None:
+    """Let all of it be undone, and nothing be tried again."""
+    engine.gives_up = True
+    if _is_being_undone(engine, tasks, loaded):
+        return
+    _undo_too(engine, begun, exc)
+    states = {task.name: engine.state(task.name) for task in tasks}
+    if taskflow_states.FAILURE in states.values():
+        return
+    # None that may have begun has anything to undo. Of the next one there is
+    # all that it takes; one that a retry has undone can be undone again.
+    for state in (taskflow_states.PENDING, taskflow_states.REVERTED):
+        for name in states:
+            if states[name] == state:
+                _fail(engine, {name}, exc)
+                return
+
+
+def _is_being_undone(engine: Engine, tasks: list[taskflow_task.Task],
+                     loaded: loading.Loaded) -> bool:
+    """Whether a failure is there that reverts all, when retries give up."""
+    if any(engine.state(task.name) == taskflow_states.FAILURE
+           for task in tasks):
+        return True
+    return loaded.failed is not None and not any(
+        isinstance(atom, taskflow_retry.Retry) and
+        engine.storage.get_atom_intention(atom.name) == taskflow_states.RETRY
+        for atom in engine.atoms)
 
 
 def _choose(engine: Engine, mask: masking.Mask) -> Exception | None:
@@ -184,12 +241,17 @@ def _undo_too(engine: Engine, begun: dict[str, Any],
                         'given is not known any more',
                         engine.storage.flow_uuid, task.name)
     begun.clear()
+    _fail(engine, undone, exc)
+
+
+def _fail(engine: Engine, names: set[str], exc: BaseException) -> None:
+    """Let tasks have failed that have not run."""
     for atom in engine.atoms:
-        if atom.name in undone:
+        if atom.name in names:
             engine.storage.save(atom.name, failures.to_failure(exc),
                                 taskflow_states.FAILURE)
-            undone.remove(atom.name)
-        elif (undone and isinstance(atom, taskflow_retry.Retry) and
+            names.remove(atom.name)
+        elif (names and isinstance(atom, taskflow_retry.Retry) and
                 engine.state(atom.name) == taskflow_states.PENDING):
             # The engine finds no way back through one that has not run.
             engine.storage.save(atom.name, None)

@@ -33,7 +33,10 @@ from nova_ssm.engine import exception
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import journal
 from nova_ssm.engine import loading
+from nova_ssm.engine import obeying
+from nova_ssm.engine import orders
 from nova_ssm.engine import ownership
+from nova_ssm.engine import queries
 from nova_ssm.engine import registry as registry_module
 from nova_ssm.engine import resuming
 from nova_ssm.engine import running
@@ -251,17 +254,47 @@ class Runner:
         if at_rest is not None:
             log.ownership.at_rest = at_rest
         with self._holding(log):
-            # Failing here is no reason to revert: it may be readable
-            # elsewhere, or later.
-            loaded = loading.load(self.db, self._serializer, uuid, name)
-            log.version = loaded.flow.version
-            log.telling = self.listeners.begin(loaded.flow, resumed=True)
-            log.mask = loaded.mask
-            log.started = loaded.started
-            log.failed = loaded.failed
-            log.stuck = loaded.stuck
-            log.seen = loaded.seen
-            return self._execute(log, loaded.detail, loaded)
+            return self._go_on(log, name)
+
+    def _go_on(self, log: journal.FlowLog, name: str) -> Outcome:
+        """Go on with a flow of ours as its journal, and people, have it."""
+        log.forget()
+        order = orders.of(self.db, log.uuid)
+        if order is not None and not order.open:
+            order = None
+        log.ownership.obey(order.verb if order else None)
+        if order is not None and order.verb == orders.PAUSE:
+            LOG.info('Flow %s waits, as ordered by %s', log.uuid, order.why)
+            self.release(log.uuid, log.writer)
+            return Outcome(log.uuid, LOST)
+        if order is not None and order.verb == orders.KILL:
+            return self._kill(log, order)
+        # Failing here is no reason to revert: it may be readable elsewhere,
+        # or later.
+        loaded = loading.load(self.db, self._serializer, log.uuid, name)
+        log.version = loaded.flow.version
+        log.telling = self.listeners.begin(loaded.flow, resumed=True)
+        log.mask = loaded.mask
+        log.started = loaded.started
+        log.failed = loaded.failed
+        log.stuck = loaded.stuck
+        log.seen = loaded.seen
+        loaded.order = order
+        return self._execute(log, loaded.detail, loaded)
+
+    def _kill(self, log: journal.FlowLog, order: orders.Order) -> Outcome:
+        """Give a flow up that may not even be readable."""
+        LOG.warning('Flow %s is given up, as ordered by %s', log.uuid,
+                    order.why)
+        failure = exception.FlowKilled('given up by %s; %s' % (
+            order.why, queries.left(self.db, log.uuid)))
+        log.failed = ('kill', failure)
+        log.telling = self.listeners.begin(
+            queries.flow(self.db, log.uuid), resumed=True)
+        log.end(states.KILLED)
+        log.telling.ended(states.KILLED, log.failed, log.mask)
+        self.board.finish(log.uuid, log.writer)
+        return Outcome(log.uuid, states.KILLED, 'kill', failure)
 
     def _log(self, uuid: str, next_seq: int) -> journal.FlowLog:
         return self._log_of(self.worker, uuid, next_seq)
@@ -313,6 +346,10 @@ class Runner:
         """Run the graph until it ends, then its children."""
         try:
             outcome = self._run_graph(log, detail, loaded)
+        except exception.FlowOrdered as ordered:
+            LOG.info('%s', ordered)
+            log.telling.left(events.SUSPENDED)
+            return self._go_on(log, detail.name)
         except exception.FlowSuspended as suspended:
             LOG.info('%s', suspended)
             log.telling.left(events.SUSPENDED)
@@ -337,15 +374,18 @@ class Runner:
             engine = self._prepare(log, detail, loaded)
             if loaded is not None and loaded.trouble is not None:
                 troubles.clear(self.db, log.uuid)
+            if loaded is not None and loaded.again:
+                obeying.begin_again(self.registry, loaded)
         except Exception as exc:
-            if loaded is not None:
+            if loaded is not None and not loaded.again:
                 raise
             # Nothing has been done yet, so there is nothing to be undone.
             log.failed = ('engine', exc)
             state = states.REVERTED
         else:
             if loaded is not None:
-                resuming.arm(engine, loaded)
+                resuming.arm(engine, loaded, obeying.cancellation(
+                    self.db, self.registry, log, engine, loaded))
             state = running.run(engine, log)
             if state == states.SUCCESS:
                 results = engine.storage.fetch_all()

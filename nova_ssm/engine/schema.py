@@ -72,6 +72,8 @@ flows = sa.Table(
     sa.Index('ssm_flows_subject_idx', 'subject', 'created_at', 'uuid'),
     sa.Index('ssm_flows_request_idx', 'request_id', 'created_at', 'uuid'),
     sa.Index('ssm_flows_parent_idx', 'parent_uuid'),
+    sa.Index('ssm_flows_name_idx', 'name', 'created_at', 'uuid'),
+    sa.Index('ssm_flows_state_idx', 'state', 'created_at', 'uuid'),
     mysql_engine='InnoDB', mysql_charset='utf8mb4',
 )
 
@@ -109,6 +111,21 @@ transfers = sa.Table(
     # A worker or a host; NULL for anybody but the owner.
     sa.Column('target', sa.String(255), nullable=True),
     sa.Column('asked_at', Time, nullable=False),
+    mysql_engine='InnoDB', mysql_charset='utf8mb4',
+)
+
+#: What people want of flows: see nova_ssm.engine.orders.
+orders = sa.Table(
+    'ssm_orders', metadata,
+    sa.Column('flow_uuid', sa.String(36), primary_key=True),
+    sa.Column('verb', sa.String(16), nullable=False),
+    sa.Column('asked_by', sa.String(255), nullable=False),
+    sa.Column('reason', sa.String(255), nullable=True),
+    sa.Column('asked_at', Time, nullable=False),
+    sa.Column('answer', sa.Text, nullable=True),
+    sa.Column('answered_at', Time, nullable=True),
+    # What is not answered: every look asks for it.
+    sa.Index('ssm_orders_answered_idx', 'answered_at'),
     mysql_engine='InnoDB', mysql_charset='utf8mb4',
 )
 

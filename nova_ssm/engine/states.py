@@ -16,10 +16,12 @@
 
     PENDING --> RUNNING --> SUCCESS
                    |------> REVERTED    every effect was undone
-                   `------> FAILURE     undoing failed too: a case for people
+                   |------> FAILURE     undoing failed too: a case for people
+                   `------> KILLED      given up by people, nothing undone
 
 A flow without a living owner keeps its state; whether it is owned is said by
-its owner alone. SUCCESS, REVERTED and FAILURE are final.
+its owner alone. The last four are final; people may have a flow in FAILURE,
+or one that was reverted, tried again.
 """
 
 PENDING = 'PENDING'
@@ -27,8 +29,11 @@ RUNNING = 'RUNNING'
 SUCCESS = 'SUCCESS'
 REVERTED = 'REVERTED'
 FAILURE = 'FAILURE'
+KILLED = 'KILLED'
 
-FINAL = frozenset((SUCCESS, REVERTED, FAILURE))
+FINAL = frozenset((SUCCESS, REVERTED, FAILURE, KILLED))
+#: Those that are looked after by people.
+FOR_PEOPLE = frozenset((FAILURE, KILLED))
 
 # Kinds of journal rows.
 START = 'start'      # what the flow was given

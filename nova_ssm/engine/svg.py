@@ -21,6 +21,7 @@ import dataclasses
 import textwrap
 from xml.sax import saxutils
 
+from nova_ssm.engine import colors
 from nova_ssm.engine import drawing
 from nova_ssm.engine import graphs
 from nova_ssm.engine import progress
@@ -91,9 +92,13 @@ def _atom(atom: graphs.Atom) -> _Box:
     height = _TITLE + 10 + len(lines) * _LINE
 
     def draw(x: int, y: int) -> list[str]:
+        color = colors.picture(atom.state)
+        paint = ('stroke="currentColor"' if color is None else
+                 'fill="%s" stroke="%s" stroke-width="2"' % (color, color))
         shape = ('<rect x="%d" y="%d" width="%d" height="%d" rx="4" '
-                 'fill-opacity="0.06" stroke="currentColor"%s/>' % (
+                 'fill-opacity="%s" %s%s/>' % (
                      x, y, _WIDTH, height,
+                     '0.06' if color is None else '0.15', paint,
                      '' if atom.effect else ' stroke-dasharray="5 4"'))
         state = '' if not atom.state else (
             '<text x="%d" y="%d" font-size="12" text-anchor="end">%s</text>'

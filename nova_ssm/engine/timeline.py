@@ -139,6 +139,8 @@ def _take(made: Timeline, row: Any, payload: bytes, before: Any) -> None:
         if row.writer:
             made.holds.append(Hold(row.writer, row.created_at, None))
     elif row.kind == states.CLAIM:
+        # It was over, and somebody has had it tried again.
+        made.ended_at = None
         _hand_over(made, row, before)
     elif row.kind == states.ATOM:
         _take_steps(made, row, payload, before or row)

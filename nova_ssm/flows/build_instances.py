@@ -23,6 +23,7 @@ from nova_ssm.tasks import compute
 from nova_ssm.tasks import instances
 from nova_ssm.tasks import placement
 from nova_ssm.tasks import scheduling
+from nova_ssm.tasks import steering
 from nova_ssm.tasks import types
 from nova_ssm.tasks import volumes
 
@@ -103,11 +104,14 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
         registry.FlowType('schedule_and_build_instances', '1.0',
-                          lambda: schedule_and_build(manager)),
+                          lambda: schedule_and_build(manager),
+                          cancelled=steering.build_cancelled),
         registry.FlowType('build_instance', '1.0',
-                          lambda: build_instance(manager)),
+                          lambda: build_instance(manager),
+                          cancelled=steering.build_cancelled),
         registry.FlowType('reschedule_instance', '1.0',
-                          lambda: reschedule_instance(manager)),
+                          lambda: reschedule_instance(manager),
+                          cancelled=steering.build_cancelled),
         registry.FlowType('fail_abandoned_builds', '1.0',
                           lambda: fail_abandoned_builds(manager)),
     ]

@@ -21,6 +21,7 @@ from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tasks import destinations
 from nova_ssm.tasks import live_migration
 from nova_ssm.tasks import moves
+from nova_ssm.tasks import steering
 from nova_ssm.tasks import types
 
 
@@ -94,9 +95,11 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
         registry.FlowType('live_migrate', '1.0',
-                          lambda: live_migrate(manager)),
+                          lambda: live_migrate(manager),
+                          cancelled=steering.move_cancelled),
         registry.FlowType('live_migrate_forced', '1.0',
-                          lambda: live_migrate_forced(manager)),
+                          lambda: live_migrate_forced(manager),
+                          cancelled=steering.move_cancelled),
         registry.FlowType('end_abandoned_live_migrations', '1.0',
                           lambda: end_abandoned_live_migrations(manager)),
     ]

@@ -25,6 +25,7 @@ from nova_ssm.tasks import callers
 from nova_ssm.tasks import cross_cell
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import resize as tasks
+from nova_ssm.tasks import steering
 from nova_ssm.tasks import types
 
 
@@ -111,9 +112,12 @@ def end_abandoned_resizes(manager: types.Manager) -> taskflow_flow.Flow:
 def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
-        registry.FlowType('resize', '1.0', lambda: resize(manager)),
+        registry.FlowType('resize', '1.0', lambda: resize(manager),
+                          cancelled=steering.move_cancelled,
+                          again=steering.resize_again),
         registry.FlowType('reschedule_resize', '1.0',
-                          lambda: reschedule_resize(manager)),
+                          lambda: reschedule_resize(manager),
+                          cancelled=steering.move_cancelled),
         registry.FlowType('end_abandoned_resizes', '1.0',
                           lambda: end_abandoned_resizes(manager)),
     ]

@@ -23,6 +23,7 @@ from nova_ssm.engine import database
 from nova_ssm.engine import glances
 from nova_ssm.engine import jobboard
 from nova_ssm.engine import loading
+from nova_ssm.engine import orders
 from nova_ssm.engine import orphans
 from nova_ssm.engine import purge
 from nova_ssm.engine import queries
@@ -112,6 +113,24 @@ class Tables:
         queries.flows(self.db, project_id=self.sample.project_id,
                       unfinished=True)
 
+    def list_operation(self) -> None:
+        queries.flows(self.db, name=self.sample.name)
+
+    def list_state(self) -> None:
+        queries.flows(self.db, state='SUCCESS')
+
+    def list_failed(self) -> None:
+        queries.flows(self.db, failed=True)
+
+    def list_owner(self) -> None:
+        queries.flows(self.db, owner=next(iter(queries.living(self.db))))
+
+    def list_old(self) -> None:
+        queries.flows(self.db, older=self.seconds * 0.7)
+
+    def list_orders(self) -> None:
+        orders.pending(self.db)
+
     def count(self) -> int:
         return self.board.job_count
 
@@ -149,5 +168,11 @@ OPERATIONS: dict[str, tuple[Callable[[Tables], Any], bool]] = {
     'flow list --project': (Tables.list_project, False),
     'flow list --project --unfinished': (
         Tables.list_project_unfinished, False),
+    'flow list --operation': (Tables.list_operation, False),
+    'flow list --state': (Tables.list_state, False),
+    'flow list --failed': (Tables.list_failed, False),
+    'flow list --owner': (Tables.list_owner, False),
+    'flow list --older': (Tables.list_old, False),
+    'what is ordered': (Tables.list_orders, False),
     'purge ten flows': (Tables.purge, False),
 }

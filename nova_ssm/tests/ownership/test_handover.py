@@ -103,7 +103,7 @@ def transfer(world, tmp_path, *args):
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c',
          'import sys; from nova_ssm.cmd import main; sys.exit(main.main())',
-         '--config-file', str(conf), 'flow', 'transfer', *args],
+         '--config-file', str(conf), 'flow', 'transfer', '--yes', *args],
         capture_output=True, text=True, env=os.environ, timeout=120)
     return done.returncode, done.stdout + done.stderr
 

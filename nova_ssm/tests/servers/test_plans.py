@@ -65,6 +65,10 @@ def test_no_question_reads_what_is_over(answers, question):
     ('flow list --unfinished', 'finished_idx'),
     ('flow list --server', 'subject_idx'),
     ('flow list --request', 'request_idx'),
+    ('flow list --operation', 'name_idx'),
+    ('flow list --state', 'state_idx'),
+    ('flow list --failed', 'state_idx'),
+    ('flow list --older', 'created_idx'),
     ('flow list --project', 'project_idx')))
 def test_what_is_shown_is_chosen_by_an_index_alone(answers, question, index):
     assert '%s (index only)' % index in answers[question].plan

@@ -10,11 +10,17 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import logging
+import threading
+
 from oslo_config import cfg
 import pytest
 
 from nova_ssm.cmd import main
+from nova_ssm.engine import database
+from nova_ssm.engine import journal
 from nova_ssm.tests.unit import cmd
+from nova_ssm.tests.unit.cmd import conductors
 
 
 @pytest.fixture
@@ -35,3 +41,40 @@ def nova_ssm(capsys, tmp_path, url):
         return (code, *capsys.readouterr())
     yield run
     cfg.CONF.reset()
+
+
+@pytest.fixture
+def conductor(url, monkeypatch):
+    """Makes conductors that run, and resume, flows named hold."""
+    # What they log is not the command's.
+    for name in ('nova_ssm.engine', 'taskflow'):
+        monkeypatch.setattr(logging.getLogger(name), 'propagate', False)
+    database.upgrade(url)
+    conductors.Hold.go, conductors.Mark.there = threading.Event(), set()
+    conductors.Hold.begun = threading.Event()
+    made = []
+
+    def make(host):
+        made.append(conductors.make(url, host))
+        return made[-1]
+
+    make.made = made
+    yield make
+    conductors.Hold.go.set()
+    for one, _name in made:
+        one.recovery.stop()
+        one.close(patience=30)
+
+
+@pytest.fixture
+def flow(conductor):
+    """A flow that waits at the conductor one."""
+    one, _name = conductor('one')
+    request = journal.FlowRequest('hold', {}, subject='server')
+    thread = threading.Thread(target=one.run, args=(request,))
+    thread.start()
+    assert conductors.Hold.begun.wait(60)
+    yield request.uuid
+    conductors.Hold.go.set()
+    thread.join(30)
+    assert not thread.is_alive()

@@ -106,10 +106,76 @@ def test_list_shows_the_newest_first(nova_ssm, flows):
     (('--server', 'b2', '--unfinished'), []),
     (('--request', 'req-a1'), ['failed']),
     (('--limit', '2'), ['pending', 'done']),
+    (('--operation', 'boot'), ['pending', 'done', 'failed']),
+    (('--operation', 'shutdown'), []),
+    (('--state', 'success'), ['done']),
+    (('--state', 'RUNNING'), ['pending']),
+    (('--failed',), ['failed']),
+    (('--failed', '--server', 'b2'), []),
+    (('--owner', 'host1'), ['pending']),
+    (('--owner', 'host'), []),
+    (('--newer', '1h'), ['pending', 'done', 'failed']),
+    (('--older', '1h'), []),
+    (('--older', '0'), ['pending', 'done', 'failed']),
 ))
 def test_list_finds(nova_ssm, flows, args, names):
     assert [row['uuid'] for row in listed(nova_ssm, *args)] == [
         flows[name] for name in names]
+
+
+@pytest.mark.parametrize('age', ('x', '-1', '5w', 'nan', ''))
+def test_an_age_is_a_number(nova_ssm, flows, age):
+    with pytest.raises(SystemExit) as caught:
+        nova_ssm('flow', 'list', '--older=' + age)
+    assert caught.value.code == 2
+
+
+def test_the_graph_has_colours_for_a_terminal(nova_ssm, flows, plugin):
+    plugin()
+    _code, plain, _err = nova_ssm('flow', 'graph', flows['done'])
+    _code, out, _err = nova_ssm('flow', 'graph', flows['done'], '--color',
+                                'always')
+    assert '\033' not in plain
+    assert '\033[32mdone\033[0m' in out
+    assert re.sub('\033\\[[0-9;]*m', '', out) == plain
+
+
+@pytest.mark.parametrize('form, color', (
+    ('dot', 'color="#2e9e4f"'), ('svg', 'stroke="#2e9e4f"'),
+    ('mermaid', 'class Claim,Boot c2e9e4f')))
+def test_pictures_have_the_colours_of_states(nova_ssm, flows, plugin, form,
+                                             color):
+    plugin()
+    _code, out, _err = nova_ssm('flow', 'graph', flows['done'], '--format',
+                                form)
+    assert color in out
+    _code, out, _err = nova_ssm('flow', 'graph', 'boot', '--format', form)
+    assert '2e9e4f' not in out
+
+
+def test_the_plan_of_a_flow_is_its_steps(nova_ssm, plugin):
+    plugin()
+    code, out, _err = nova_ssm('flow', 'plan', 'boot', '-f', 'json')
+    assert code == 0
+    rows = json.loads(out)
+    assert [(row['kind'], row['name']) for row in rows] == [
+        ('step', 'boot: Claim'), ('step', 'boot: Boot')]
+    assert rows[0]['result'] == 'changes something; undo: free it'
+    _code, out, _err = nova_ssm('flow', 'plan', 'boot')
+    assert '● Claim' in out
+
+
+def test_the_plan_of_nothing_that_is_known(nova_ssm, plugin):
+    plugin()
+    cmd.assert_one_line(nova_ssm('flow', 'plan', 'dance'), 'dance')
+
+
+@pytest.mark.parametrize('args, wanted', (
+    (('resize',), '--server UUID'),
+    (('resize', '--server', 'x'), '--flavor NAME'),
+    (('live-migrate',), '--server UUID'), (('build',), '--flavor NAME')))
+def test_the_plan_of_an_operation_wants_to_know_more(nova_ssm, args, wanted):
+    cmd.assert_one_line(nova_ssm('flow', 'plan', *args), wanted)
 
 
 def test_list_for_people(nova_ssm, flows):
@@ -305,9 +371,9 @@ def test_graph_for_a_terminal_that_knows_ascii_only():
         encoding = 'ascii'
 
     app.stdout = Terminal()
-    assert flow_cmd._readable(app, '● a') == '* a'
+    assert flow_cmd.readable(app, '● a') == '* a'
     Terminal.encoding = 'utf-8'
-    assert flow_cmd._readable(app, '● a') == '● a'
+    assert flow_cmd.readable(app, '● a') == '● a'
 
 
 def test_graph_of_nothing_that_is_known_is_one_line(nova_ssm, plugin, url):

@@ -13,74 +13,16 @@
 """``nova-ssm flow transfer``."""
 
 import json
-import logging
-import threading
 import time
 
 import pytest
-from taskflow.patterns import linear_flow
 
-from nova_ssm.engine import database
 from nova_ssm.engine import journal
-from nova_ssm.engine import recovery
-from nova_ssm.engine import registry
-from nova_ssm.engine import runner
-from nova_ssm.engine import serialization
-from nova_ssm.engine import task
 from nova_ssm.tests.unit import cmd
+from nova_ssm.tests.unit.cmd import conductors
 
-
-class Hold(task.Task):
-    """Waits until it may go on."""
-
-    go: threading.Event
-
-    def execute(self):
-        while not self.go.is_set():
-            self.wait(0.02)
-
-
-@pytest.fixture
-def conductor(url, monkeypatch):
-    """Makes conductors that run, and resume, flows named hold."""
-    # What they log is not the command's.
-    monkeypatch.setattr(logging.getLogger('nova_ssm.engine'), 'propagate',
-                        False)
-    database.upgrade(url)
-    Hold.go = threading.Event()
-    made = []
-
-    def make(host):
-        known = registry.Registry()
-        known.add(registry.FlowType('hold', '1.0', lambda: linear_flow.Flow(
-            'hold').add(Hold(name='Hold'))))
-        one = runner.Runner(database.Database(url),
-                            serialization.Serializer(), known, host)
-        one.recovery = recovery.Recovery(one, host, interval=0.05)
-        one.recovery.start()
-        made.append(one)
-        return one, one.worker.id
-
-    yield make
-    Hold.go.set()
-    for one in made:
-        one.recovery.stop()
-        one.close(patience=30)
-
-
-@pytest.fixture
-def flow(conductor):
-    """A flow that waits at the conductor one."""
-    one, me = conductor('one')
-    request = journal.FlowRequest('hold', {})
-    thread = threading.Thread(target=one.run, args=(request,))
-    thread.start()
-    while not one.held():
-        time.sleep(0.01)
-    yield request.uuid
-    Hold.go.set()
-    thread.join(30)
-    assert not thread.is_alive()
+Hold = conductors.Hold
+TRANSFER = ('flow', 'transfer', '--yes')
 
 
 def shown(result):
@@ -96,7 +38,7 @@ def test_moves_a_flow(nova_ssm, conductor, flow, by):
           'anybody': ()}[by]
     before = shown(nova_ssm('flow', 'show', flow, '-f', 'json'))
     assert before['owner'].startswith('one:')
-    found = shown(nova_ssm('flow', 'transfer', flow, *to, '--wait',
+    found = shown(nova_ssm(*TRANSFER, flow, *to, '--wait',
                            '-f', 'json'))
     assert found == {'flow': flow, 'name': 'hold', 'from': before['owner'],
                      'to': to[-1] if to else None, 'state': 'RUNNING',
@@ -105,7 +47,7 @@ def test_moves_a_flow(nova_ssm, conductor, flow, by):
 
 def test_does_not_wait_unless_it_is_told_to(nova_ssm, conductor, flow):
     _other, name = conductor('other')
-    assert shown(nova_ssm('flow', 'transfer', flow, '--to', name,
+    assert shown(nova_ssm(*TRANSFER, flow, '--to', name,
                           '-f', 'json'))['to'] == name
     while shown(nova_ssm('flow', 'show', flow, '-f',
                          'json'))['owner'] != name:
@@ -117,7 +59,7 @@ def test_a_flow_that_ended_meanwhile_has_moved_nowhere(nova_ssm, conductor,
     _other, name = conductor('other')
     # It ends faster than anybody looks.
     Hold.go.set()
-    result = nova_ssm('flow', 'transfer', flow, '--to', name, '--wait',
+    result = nova_ssm(*TRANSFER, flow, '--to', name, '--wait',
                       '-f', 'json')
     if result[0]:
         cmd.assert_one_line(result, flow, 'is over')
@@ -129,19 +71,19 @@ def test_says_what_keeps_it(nova_ssm, conductor, flow):
     other, _name = conductor('other')
     other.recovery.stop()       # it lives, and takes nothing
     cmd.assert_one_line(
-        nova_ssm('flow', 'transfer', flow, '--to', 'other', '--wait',
+        nova_ssm(*TRANSFER, flow, '--to', 'other', '--wait',
                  '--timeout', '0.5'),
         flow, 'has not moved within 0.5 seconds')
 
 
 def test_what_cannot_be(nova_ssm, flow):
-    cmd.assert_one_line(nova_ssm('flow', 'transfer', 'nonsense'),
+    cmd.assert_one_line(nova_ssm(*TRANSFER, 'nonsense'),
                         'no flow nonsense')
-    cmd.assert_one_line(nova_ssm('flow', 'transfer', flow, '--to', 'mars'),
+    cmd.assert_one_line(nova_ssm(*TRANSFER, flow, '--to', 'mars'),
                         'named mars', 'there are: one:')
-    cmd.assert_one_line(nova_ssm('flow', 'transfer', flow),
+    cmd.assert_one_line(nova_ssm(*TRANSFER, flow),
                         'no worker lives', 'other than its owner')
-    cmd.assert_one_line(nova_ssm('flow', 'transfer', flow, '--to', 'one'),
+    cmd.assert_one_line(nova_ssm(*TRANSFER, flow, '--to', 'one'),
                         'already')
 
 
@@ -150,5 +92,5 @@ def test_a_flow_that_is_over(nova_ssm, conductor):
     Hold.go.set()
     request = journal.FlowRequest('hold', {})
     one.run(request)
-    cmd.assert_one_line(nova_ssm('flow', 'transfer', request.uuid),
+    cmd.assert_one_line(nova_ssm(*TRANSFER, request.uuid),
                         'is over: SUCCESS')

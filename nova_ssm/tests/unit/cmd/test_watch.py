@@ -1,0 +1,174 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``nova-ssm flow watch`` and ``flow timeline``."""
+
+import io
+import json
+import threading
+import time
+import types
+
+import pytest
+
+from nova_ssm.cmd import timeline
+from nova_ssm.cmd import watch
+from nova_ssm.engine import database
+from nova_ssm.engine import journal
+from nova_ssm.engine import queries
+from nova_ssm.engine import schema
+from nova_ssm.tests.unit import cmd
+from nova_ssm.tests.unit.cmd import conductors
+
+
+def finish(flow, url):
+    conductors.Hold.go.set()
+    db = database.Database(url)
+    while queries.flow(db, flow).finished_at is None:
+        time.sleep(0.02)
+    db.close()
+
+
+# -- timeline -----------------------------------------------------------------
+
+def test_each_task_has_its_bar(nova_ssm, flow, url):
+    time.sleep(0.3)
+    finish(flow, url)
+    code, out, _err = nova_ssm('flow', 'timeline', flow, '-f', 'json')
+    assert code == 0
+    whole, *tasks = json.loads(out)
+    assert (whole['what'], whole['result']) == ('flow', 'SUCCESS')
+    assert [(one['task'], one['what']) for one in tasks] == [
+        ('Mark', 'execute'), ('Hold', 'execute'), ('Tell', 'execute')]
+    assert all(one['exact'] for one in tasks)
+    # What waited took the longest.
+    assert max(tasks, key=lambda one: one['seconds'])['task'] == 'Hold'
+    assert whole['seconds'] >= sum(one['seconds'] for one in tasks) * 0.99
+
+
+def test_what_was_undone_is_told_apart(nova_ssm, flow):
+    nova_ssm('flow', 'cancel', '--yes', '--wait', flow)
+    _code, out, _err = nova_ssm('flow', 'timeline', flow, '-f', 'json')
+    assert ('Mark', 'undo') in [(one['task'], one['what'])
+                                for one in json.loads(out)]
+    _code, out, _err = nova_ssm('flow', 'timeline', flow)
+    assert 'undo Mark' in out
+    assert '█' in out and '▓' in out
+
+
+def test_children_are_below_and_waited_for(nova_ssm, flow, conductor, url):
+    child = journal.FlowRequest('hold', {}, parent_uuid=flow)
+    one, _name = conductor.made[0]
+    one.board.start(child, owner=None)
+    finish(flow, url)
+    finish(child.uuid, url)
+    _code, out, _err = nova_ssm('flow', 'timeline', flow, '-f', 'json')
+    bars = json.loads(out)
+    [waits] = [bar for bar in bars if bar['what'] == 'children']
+    [whole] = [bar for bar in bars if bar['flow'] == child.uuid and
+               bar['what'] == 'flow']
+    assert waits['ended_at'] == whole['ended_at']
+    # Nobody had it until somebody looked.
+    assert [bar['what'] for bar in bars
+            if bar['flow'] == child.uuid].count('nobody') == 1
+
+
+def test_what_goes_on_ends_now(nova_ssm, flow):
+    code, out, _err = nova_ssm('flow', 'timeline', flow)
+    assert code == 0
+    assert 'so far' in out
+
+
+def test_a_flow_that_cannot_be_read_is_shown_as_far_as_it_can(
+        nova_ssm, flow, url):
+    finish(flow, url)
+    db = database.Database(url)
+    with db.transaction() as connection:
+        connection.execute(schema.journal.update().values(payload=b'x'))
+    db.close()
+    code, out, _err = nova_ssm('flow', 'timeline', flow, '-f', 'json')
+    assert code == 0
+    assert 'cannot be read' in json.loads(out)[-1]['result']
+
+
+def test_no_flow_has_no_timeline(nova_ssm, conductor):
+    cmd.assert_one_line(nova_ssm('flow', 'timeline', 'none'), 'no flow none')
+
+
+@pytest.mark.parametrize('began, ended, drawn', (
+    (0, 10, '##########'), (0, 0, '#         '), (5, 10, '     #####'),
+    (9.99, 10, '         #'), (0, None, '##########')))
+def test_bars_are_where_they_belong(began, ended, drawn):
+    def bar(began, ended):
+        return timeline.Bar('f', 'n', 't', 'execute', began, ended, True,
+                            '', None)
+    scale = timeline._Scale([bar(0, 10)], 10, 10, '#<.=')
+    assert scale.draw(bar(began, ended)).ljust(10) == drawn
+
+
+# -- watch --------------------------------------------------------------------
+
+def test_each_change_is_a_line_until_it_is_over(nova_ssm, flow, url):
+    finisher = threading.Timer(0.5, conductors.Hold.go.set)
+    finisher.start()
+    code, out, err = nova_ssm('flow', 'watch', '--json', '--interval', '0.05',
+                              flow)
+    finisher.join()
+    assert (code, err) == (0, '')
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [told[0]['state'], told[-1]['state']] == ['RUNNING', 'SUCCESS']
+    assert all(one != after for one, after
+               in zip(told, told[1:], strict=False))
+
+
+def test_the_flows_of_a_server_are_watched(nova_ssm, flow):
+    finisher = threading.Timer(0.5, conductors.Hold.go.set)
+    finisher.start()
+    code, out, _err = nova_ssm('flow', 'watch', '--server', 'server',
+                               '--interval', '0.05')
+    finisher.join()
+    assert code == 0
+    assert flow in out.splitlines()[0]
+    assert 'SUCCESS' in out.splitlines()[-1]
+
+
+def test_it_is_ended_by_an_interrupt(nova_ssm, flow, monkeypatch):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    # Only there: conductors sleep too.
+    monkeypatch.setattr(watch, 'time', types.SimpleNamespace(
+        sleep=interrupted, strftime=time.strftime))
+    code, out, _err = nova_ssm('flow', 'watch')
+    assert code == 0
+    assert flow in out
+
+
+def test_what_is_drawn_has_no_markup_of_others():
+    """A failure may say anything."""
+    info = queries.FlowInfo(
+        uuid='u', parent_uuid=None, name='resize', version='1.0',
+        state='REVERTED', subject='s', project_id=None, user_id=None,
+        request_id=None, owner=None, owner_alive=False, claims=0, task=None,
+        task_state=None, since=0.0, created_at=0.0, finished_at=3.0,
+        failure='no [bold]host[/] in [az]', trouble=None)
+    screen = watch.console.Console(file=io.StringIO(), width=200)
+    screen.print(watch._table([watch.Seen(info, 2, 4)], 9.0))
+    drawn = screen.file.getvalue()
+    assert 'no [bold]host[/] in [az]' in drawn
+    assert '2/4' in drawn and '3 s' in drawn
+
+
+def test_nothing_may_be_under_way():
+    screen = watch.console.Console(file=io.StringIO(), width=100)
+    screen.print(watch._table([], 0.0))
+    assert 'nothing is under way' in screen.file.getvalue()
