@@ -152,7 +152,7 @@ def test_a_resize_is_cancelled_and_begun_again(nova, files, gate, nova_ssm):
                 if one['action'] == 'resize']
     events = nova.api.api_get('/servers/%s/os-instance-actions/%s' % (
         server, action['request_id'])).body['instanceAction']['events']
-    assert {one['result'] for one in events} == {'Error'}
+    assert 'Error' in {one['result'] for one in events}
 
     assert steer(nova_ssm, 'retry', flow)[0] == 'SUCCESS'
     after = nova.wait(server, 'VERIFY_RESIZE')

@@ -14,7 +14,6 @@
 
 import io
 import json
-import threading
 import time
 import types
 
@@ -117,12 +116,20 @@ def test_bars_are_where_they_belong(began, ended, drawn):
 
 # -- watch --------------------------------------------------------------------
 
-def test_each_change_is_a_line_until_it_is_over(nova_ssm, flow, url):
-    finisher = threading.Timer(0.5, conductors.Hold.go.set)
-    finisher.start()
+@pytest.fixture
+def seen_once(monkeypatch):
+    """The flow goes on when it was looked at."""
+    def sleep(seconds):
+        conductors.Hold.go.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(watch, 'time', types.SimpleNamespace(
+        sleep=sleep, strftime=time.strftime))
+
+
+def test_each_change_is_a_line_until_it_is_over(nova_ssm, flow, seen_once):
     code, out, err = nova_ssm('flow', 'watch', '--json', '--interval', '0.05',
                               flow)
-    finisher.join()
     assert (code, err) == (0, '')
     told = [json.loads(line) for line in out.splitlines()]
     assert [told[0]['state'], told[-1]['state']] == ['RUNNING', 'SUCCESS']
@@ -130,12 +137,9 @@ def test_each_change_is_a_line_until_it_is_over(nova_ssm, flow, url):
                in zip(told, told[1:], strict=False))
 
 
-def test_the_flows_of_a_server_are_watched(nova_ssm, flow):
-    finisher = threading.Timer(0.5, conductors.Hold.go.set)
-    finisher.start()
+def test_the_flows_of_a_server_are_watched(nova_ssm, flow, seen_once):
     code, out, _err = nova_ssm('flow', 'watch', '--server', 'server',
                                '--interval', '0.05')
-    finisher.join()
     assert code == 0
     assert flow in out.splitlines()[0]
     assert 'SUCCESS' in out.splitlines()[-1]
