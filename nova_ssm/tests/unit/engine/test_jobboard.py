@@ -13,6 +13,7 @@
 """Who runs which flow: TaskFlow's job board in the journal's tables."""
 
 import threading
+import time
 
 from oslo_db import exception as db_exc
 import pytest
@@ -76,7 +77,11 @@ def test_a_posted_request_keeps_what_it_says(board, own_db):
 
 
 def test_flows_are_looked_through_oldest_first(board, me):
-    jobs = [board.post('flow-%d' % i) for i in range(3)]
+    jobs = []
+    for i in range(3):
+        jobs.append(board.post('flow-%d' % i))
+        # The clock of SQLite counts milliseconds.
+        time.sleep(0.002)
     assert [job.uuid for job in board.iterjobs()] == [
         job.uuid for job in jobs]
     board.claim(jobs[1], me)
