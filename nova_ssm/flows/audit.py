@@ -83,7 +83,7 @@ def repair_stuck_move(manager: types.Manager, inquiry: certainty.Inquiry
     2. give it back what it held, end the migration, leave it as it was
     """
     return linear_flow.Flow('repair_stuck_move').add(
-        audit_steps.MakeSure(manager, inquiry),
+        audit_steps.MakeSureOnce(manager, inquiry),
         audit_moves.GiveUpMove(manager))
 
 

@@ -84,7 +84,8 @@ class GiveUpMove(audit_steps.Look):
             instance = moves.current(cctxt, uuid)
             migration = moves.record(cctxt, details['migration'])
             if (instance is None or migration is None or
-                    instance.task_state != details['task_state']):
+                    instance.task_state != details['task_state'] or
+                    migration.status not in (details['status'], 'error')):
                 return
             moves.fail_migration(cctxt, migration.uuid)
             if self.survey().owned([uuid]):

@@ -111,6 +111,22 @@ class MakeSure(LookAgain):
                     % host)
 
 
+class MakeSureOnce(MakeSure):
+    """As that, before a repair after which the finding is none any more.
+
+    What was found is kept: who goes on with a repair that has only half
+    happened would find nothing to be repaired.
+
+    Recovery: look again, nothing is changed yet.
+    """
+
+    effect = True
+    reversion = 'nothing'
+
+    def had_effect(self, result: types.Properties | None) -> bool:
+        return result is not None
+
+
 #: Seconds to ask the conductors: the lease of a dead one has to run out.
 PATIENCE = 25.0
 #: Seconds that a compute has to answer.
