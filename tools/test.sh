@@ -63,7 +63,9 @@ step_unit() {
 # The report of a flow is looked at in a real browser.
 step_functional() {
   apt_install chromium
-  cd "$ROOT" && "$PYTHON" -m pytest -q nova_ssm/tests/functional
+  cd "$ROOT"
+  # The tests of one file share a Nova.
+  "$PYTHON" -m pytest -q -n "$(nproc)" --dist loadfile nova_ssm/tests/functional
 }
 
 # The engine on real databases and job boards.

@@ -76,7 +76,7 @@ def releases(tmp_path_factory):
     shutil.unpack_archive(archive, sources['old'])
     for name in ('this', 'newer'):
         sources[name].mkdir()
-        for part in ('nova_ssm', 'patches'):
+        for part in ('nova_ssm', 'patches', 'doc/man'):
             shutil.copytree(ROOT / part, sources[name] / part,
                             ignore=shutil.ignore_patterns('__pycache__'))
         for file in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.rst',
@@ -92,7 +92,8 @@ def change(package):
     path = package / 'flows' / 'build_instances.py'
     text = path.read_text()
     one = ("        registry.FlowType('build_instance', '1.0',\n"
-           "                          lambda: build_instance(manager)),\n")
+           "                          lambda: build_instance(manager),\n"
+           "                          cancelled=steering.build_cancelled),\n")
     assert one in text
     path.write_text(text.replace(one, one + (
         "        registry.FlowType('build_instance', '2.0',\n"

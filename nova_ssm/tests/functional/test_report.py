@@ -20,6 +20,7 @@ import struct
 import subprocess
 import zlib
 
+from oslo_config import cfg
 import pytest
 
 from nova_ssm.cmd import main
@@ -120,8 +121,12 @@ def report(tmp_path_factory):
     conf = home / 'nova.conf'
     conf.write_text('[ssm]\nconnection = %s\n' % url)
     page = home / 'flow.html'
-    assert main.main(['--config-file', str(conf), 'flow', 'report',
-                      outcome.uuid, '-o', str(page)]) == 0
+    try:
+        assert main.main(['--config-file', str(conf), 'flow', 'report',
+                          outcome.uuid, '-o', str(page)]) == 0
+    finally:
+        # An embedded Nova has options of its own to parse.
+        cfg.CONF.reset()
     return page
 
 

@@ -62,6 +62,7 @@ def nova(tmp_path_factory):
             str(tmp_path_factory.mktemp('nova')),
             workflows=['build_instances', 'resize', 'live_migrate'],
             options={'ssm': {'task_events_interval': 0.2},
+                     'quota': {'instances': -1},
                      'DEFAULT': {'allow_resize_to_same_host': False}}
             ) as made:
         yield made
