@@ -15,6 +15,8 @@
 from collections.abc import Callable
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 from typing import Any
 
@@ -22,24 +24,75 @@ from nova_ssm.tests.faults import bench
 
 #: Seconds that a case may take on a busy machine.
 LIMIT = 900
+#: Of the directories that processes have.
+PREFIX = 'nova-ssm-faults-'
 
 #: Asks for the next case; None if there is none.
 Source = Callable[[], Any]
 
 
-def _work(pipe: Any, workflows: tuple[str, ...]) -> None:
-    from nova_ssm.tests.faults import world
-    world.in_memory()
+def serve(pipe: Any, workflows: tuple[str, ...], files: str) -> None:
+    """Run what is asked for, until nothing more is. Does not return.
+
+    :param files: the directory for all temporary files
+    """
+    tempfile.tempdir = files
     # What Nova's services say is of no interest here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        _serve(pipe, bench.Bench(workflows))
+        _answer(pipe, bench.Bench(workflows))
     finally:
+        # Whoever started us may be gone.
+        shutil.rmtree(files, ignore_errors=True)
         # Threads of services that hang must not keep us.
         os._exit(0)
 
 
-def _serve(pipe: Any, one: bench.Bench) -> None:
+def _directory() -> str:
+    """A new directory, in memory where that is possible."""
+    memory = ('/dev/shm' if 'TMPDIR' not in os.environ and
+              os.path.isdir('/dev/shm') else None)
+    return tempfile.mkdtemp(prefix=PREFIX, dir=memory)
+
+
+class _Worker:
+    """A process, with a directory of its own for all its files."""
+
+    def __init__(self, context: Any, work: Callable[..., None],
+                 workflows: tuple[str, ...]) -> None:
+        self._files = _directory()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=work, args=(theirs, workflows, self._files), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, name: str) -> bench.Result | None:
+        """Have a case run; None if that did not come to an end."""
+        try:
+            self._pipe.send(name)
+            return self._pipe.recv() if self._pipe.poll(LIMIT) else None
+        except (EOFError, OSError):
+            return None
+
+    def stop(self) -> None:
+        """Let it clear its Nova away, and go."""
+        try:
+            self._pipe.send(None)
+            self._process.join(30)
+        except OSError:
+            pass    # it has gone already
+        self.kill()
+
+    def kill(self) -> None:
+        """Let nothing of it be left."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+        shutil.rmtree(self._files, ignore_errors=True)
+
+
+def _answer(pipe: Any, one: bench.Bench) -> None:
     from nova_ssm.tests.faults import plan
     while True:
         name = pipe.recv()
@@ -54,11 +107,14 @@ class Pool:
 
     :param next_case: asked for the name of the next case
     :param done: told each result; called by one thread at a time
+    :param work: what a process does, as :func:`serve`
     """
 
     def __init__(self, size: int, workflows: tuple[str, ...],
                  next_case: Source,
-                 done: Callable[[bench.Result], None]) -> None:
+                 done: Callable[[bench.Result], None],
+                 work: Callable[..., None] = serve) -> None:
+        self._work = work
         self._workflows = workflows
         self._next = next_case
         self._done = done
@@ -93,33 +149,19 @@ class Pool:
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        process = pipe = None
-        while (name := self._take()) is not None:
-            if process is None:
-                pipe, theirs = self._context.Pipe()
-                process = self._context.Process(
-                    target=_work, args=(theirs, self._workflows),
-                    daemon=True)
-                process.start()
-                theirs.close()
-            result = self._ask(pipe, name)
-            if result is None:
-                process.kill()
-                process.join()
-                process = None
-                result = bench.Result(name, [
-                    'it did not end within %d seconds, or took its process '
-                    'with it' % LIMIT])
-            self._give(result)
-        if process is not None:
-            pipe.send(None)
-            process.join(30)
-            process.kill()
-
-    @staticmethod
-    def _ask(pipe: Any, name: str) -> bench.Result | None:
+        worker = None
         try:
-            pipe.send(name)
-            return pipe.recv() if pipe.poll(LIMIT) else None
-        except (EOFError, OSError):
-            return None
+            while (name := self._take()) is not None:
+                worker = worker or _Worker(
+                    self._context, self._work, self._workflows)
+                result = worker.ask(name)
+                if result is None:
+                    worker.kill()
+                    worker = None
+                    result = bench.Result(name, [
+                        'it did not end within %d seconds, or took its '
+                        'process with it' % LIMIT])
+                self._give(result)
+        finally:
+            if worker is not None:
+                worker.stop()

@@ -23,6 +23,8 @@ from nova_ssm.tests.faults import plan
 from nova_ssm.tests import provenance
 
 FILE = 'faults.json'
+#: After how many cases it is said that there is progress.
+_OFTEN = 50
 
 
 class Report:
@@ -43,11 +45,13 @@ class Report:
         result.seen = []
         self._results.append(result)
         if not result.held:
-            print('NOT HELD: tools/faults.sh --case "%s"' % result.case)
+            _say('NOT HELD: tools/faults.sh --case "%s"' % result.case)
             for text in result.findings:
-                print('    ' + text.strip().replace('\n', '\n    ')[-1500:])
+                _say('    ' + text.strip().replace('\n', '\n    ')[-1500:])
         elif not result.struck:
-            print('not struck: %s' % result.case)
+            _say('not struck: %s' % result.case)
+        if not len(self._results) % _OFTEN:
+            _say('%d cases so far' % len(self._results))
 
     @property
     def status(self) -> int:
@@ -94,6 +98,11 @@ class Report:
         return [{'variant': variant, 'fault': fault, 'tried': tried,
                  'held': held}
                 for (variant, fault), (tried, held) in rows.items()]
+
+
+def _say(text: str) -> None:
+    # A long run is watched, also where its output goes to a file.
+    print(text, flush=True)
 
 
 def kind(case: plan.Case) -> str:

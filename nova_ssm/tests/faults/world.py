@@ -19,7 +19,6 @@ stand in for, and the time that a task waits.
 
 import logging
 import os
-import tempfile
 import threading
 from typing import Any
 
@@ -309,11 +308,3 @@ class World(fixtures.Fixture):
 def _say_nothing_of_deaths(args: Any) -> None:
     if args.exc_type is not calls.Death:
         threading.__excepthook__(args)
-
-
-def in_memory() -> None:
-    """Keep temporary files in memory, where that is possible."""
-    if os.path.isdir('/dev/shm') and 'TMPDIR' not in os.environ:
-        tempfile.tempdir = '/dev/shm'
-
-
