@@ -40,14 +40,17 @@ class Traffic(fixtures.Fixture):
         super().__init__()
         self._changed = threading.Condition()
         self._count = 0
+        self._changes = 0
+        self._mail = _Mail()
 
     def _setUp(self) -> None:
         self._patch(impl_fake.FakeExchange, 'deliver_message', self._deliver)
         self._patch(server.MessageHandlingServer, '_on_incoming',
                     self._incoming)
         self._patch(futurist.ThreadPoolExecutor, 'submit', self._submit)
+        self._patch(impl_fake.FakeListener, 'stop', self._stop)
         self.useFixture(fixtures.MockPatchObject(
-            impl_fake, 'time', _Pause(self._changed)))
+            impl_fake, 'time', self._mail))
 
     def _patch(self, owner: Any, name: str, new: Any) -> None:
         original = getattr(owner, name)
@@ -58,7 +61,12 @@ class Traffic(fixtures.Fixture):
     def _add(self, number: int) -> None:
         with self._changed:
             self._count += number
+            self._changes += 1
             self._changed.notify_all()
+
+    def _stop(self, original: Any, this: Any) -> None:
+        original(this)
+        self._mail.ring()
 
     def _deliver(self, original: Any, this: Any, *args: Any,
                  **kwargs: Any) -> None:
@@ -66,7 +74,7 @@ class Traffic(fixtures.Fixture):
             before = _queued(this)
             original(this, *args, **kwargs)
             self._add(_queued(this) - before)
-
+        self._mail.ring()
 
     def _incoming(self, original: Any, this: Any, incoming: Any) -> Any:
         try:
@@ -87,20 +95,31 @@ class Traffic(fixtures.Fixture):
         future.add_done_callback(lambda done: self._add(-1))
         return future
 
-    def wait(self, timeout: float = 60) -> None:
+    def wait(self, timeout: float = 60, worked: float = 15) -> None:
         """Wait until nothing is under way.
 
-        :param timeout: seconds, as a machine counts them that has nothing
-            else to do; on a busy one ten times as many
-        :raises Busy: if something still is
+        :param timeout: seconds for which nothing may begin or end, if this
+            process had time to work; ten times as many if it had not, on a
+            busy machine
+        :param worked: seconds of CPU that are time to work
+        :raises Busy: if something still is under way
         """
-        began, worked = time.monotonic(), time.process_time()
         with self._changed:
-            while not self._changed.wait_for(lambda: self._count == 0, 5):
-                if (time.monotonic() - began > 10 * timeout or
-                        time.monotonic() - began > timeout and
-                        time.process_time() - worked > timeout / 10):
-                    raise Busy('%d things are under way' % self._count)
+            changes = -1
+            while self._count:
+                if changes != self._changes:
+                    changes = self._changes
+                    began, cpu = time.monotonic(), time.process_time()
+                else:
+                    self._still(began, cpu, timeout, worked)
+                self._changed.wait(min(5, timeout))
+
+    def _still(self, began: float, cpu: float, timeout: float,
+               worked: float) -> None:
+        past = time.monotonic() - began
+        if past > 10 * timeout or (past > timeout and
+                                   time.process_time() - cpu > worked):
+            raise Busy('%d things are under way' % self._count)
 
     def breathe(self, longest: float) -> None:
         """Let others go on, until nothing is under way.
@@ -117,18 +136,39 @@ def _queued(exchange: Any) -> int:
         for queue in queues.values())
 
 
-class _Pause:
-    """The module ``time`` for a message bus that need not look for mail."""
+class _Mail:
+    """The module ``time`` for a message bus that need not look for mail.
 
-    def __init__(self, changed: threading.Condition) -> None:
-        self._changed = changed
+    Who listens looks into its queues, then sleeps. What rang while it looked
+    it may have missed: so it looks again. It sleeps for longer than it asked
+    for: each time that it looks in vain takes from those that work.
+    """
+
+    #: Seconds.
+    _LONGEST = 2.0
+
+    def __init__(self) -> None:
+        self._rang = threading.Condition()
+        self._times = 0
+        self._heard = threading.local()
+
+    def ring(self) -> None:
+        """Wake who listens."""
+        with self._rang:
+            self._times += 1
+            self._rang.notify_all()
 
     def time(self) -> float:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait(seconds)
+        # Who waits for an answer until some time sleeps for less at its end.
+        longest = seconds if seconds < 0.05 else self._LONGEST
+        with self._rang:
+            heard = getattr(self._heard, 'times', None)
+            if heard == self._times:
+                self._rang.wait_for(lambda: self._times != heard, longest)
+            self._heard.times = self._times
 
 
 class Clock(fixtures.Fixture):
