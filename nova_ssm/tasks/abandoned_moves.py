@@ -22,7 +22,6 @@ from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
-from nova.virt import hardware
 from oslo_log import log as logging
 
 from nova_ssm import compat
@@ -269,7 +268,7 @@ class EndAbandonedResizes(_EndMoves):
             return
         if instance.host == migration.source_compute:
             if migration.status in ('pre-migrating', 'error'):
-                put_flavor_back(context, instance)
+                moves.put_flavor_back(context, instance)
             if (migration.status == 'pre-migrating' or
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
@@ -328,22 +327,3 @@ class EndAbandonedResizes(_EndMoves):
         self.manager.report_client.delete_allocation_for_instance(
             context, migration.uuid, force=True)
         moves.fail_migration(context, migration.uuid)
-
-
-def put_flavor_back(context: types.Context,
-                    instance: types.Instance) -> None:
-    """As the API does when a user takes a resize back.
-
-    :param context: targeted at the cell of the server
-    """
-    try:
-        spec = objects.RequestSpec.get_by_instance_uuid(
-            context, instance.uuid)
-    except exception.RequestSpecNotFound:
-        LOG.debug('There is no request spec', instance=instance)
-        return
-    if spec.flavor.id != instance.flavor.id:
-        spec.flavor = instance.flavor
-        spec.numa_topology = hardware.numa_get_constraints(
-            instance.flavor, instance.image_meta)
-        spec.save()

@@ -20,7 +20,6 @@ from nova import exception
 from nova import objects
 from oslo_log import log as logging
 
-from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import base
 from nova_ssm.tasks import destinations
@@ -99,7 +98,7 @@ class GiveUpMove(audit_steps.Look):
     def _give_up(self, context: types.Context, instance: types.Instance,
                  migration: types.Migration) -> None:
         if not migration.is_live_migration:
-            abandoned_moves.put_flavor_back(context, instance)
+            moves.put_flavor_back(context, instance)
         elif migration.dest_compute:
             destinations.unbind(self.manager, context, migration,
                                 migration.dest_compute)

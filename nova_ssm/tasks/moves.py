@@ -22,6 +22,7 @@ from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova import exception
 from nova import objects
+from nova.virt import hardware
 from oslo_log import log as logging
 import tenacity
 
@@ -367,3 +368,24 @@ def tell(work: Callable[..., Any], context: types.Context,
         notices.send_again(context, now, 'migrate_server', exc, request_spec)
     else:
         base.while_handling(exc, work, now, *args)
+
+
+def put_flavor_back(context: types.Context,
+                    instance: types.Instance) -> None:
+    """Let the request spec ask for what the server is.
+
+    As the API does when a user takes a resize back.
+
+    :param context: targeted at the cell of the server
+    """
+    try:
+        spec = objects.RequestSpec.get_by_instance_uuid(
+            context, instance.uuid)
+    except exception.RequestSpecNotFound:
+        LOG.debug('There is no request spec', instance=instance)
+        return
+    if spec.flavor.id != instance.flavor.id:
+        spec.flavor = instance.flavor
+        spec.numa_topology = hardware.numa_get_constraints(
+            instance.flavor, instance.image_meta)
+        spec.save()

@@ -67,7 +67,9 @@ class ResizeEventsToErrorOnRevert(moves.EventsToErrorOnRevert):
 class ResizeStateOnRevert(base.NovaTask):
     """Does nothing, but if the move fails.
 
-    Reversion strategy: the server is as it was, with a fault.
+    Reversion strategy: the server is as it was, with a fault. If an earlier
+    host could not take it, the request spec asks for the new flavor since
+    that one was told: it asks for the old one again.
     """
 
     effect = False
@@ -88,6 +90,8 @@ class ResizeStateOnRevert(base.NovaTask):
         callers.outlive(self, context, instance, caller, going_on=False)
 
         def work(now: types.Instance) -> None:
+            if request_spec.flavor.id != now.flavor.id:
+                moves.put_flavor_back(context, now)
             self.manager._set_vm_state_and_notify(
                 context, now.uuid, 'migrate_server',
                 {'vm_state': now.vm_state or vm_states.ACTIVE,

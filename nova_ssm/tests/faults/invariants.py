@@ -156,7 +156,7 @@ def _specs(look: Look) -> Iterator[str]:
             # As Nova leaves one that it cannot build.
             if look.shown.get(server, {}).get('status') != 'ERROR':
                 yield '%s has no request spec' % server
-        elif record is not None and look.shown[server]['status'] != 'ERROR':
+        elif record is not None:
             theirs = _data(_data(spec)['flavor'])['name']
             if theirs != _flavor(record)['name']:
                 yield '%s: request spec has flavor %s, not %s' % (

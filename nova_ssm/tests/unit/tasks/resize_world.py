@@ -60,7 +60,8 @@ class ResizeWorld(live_world.LiveWorld):
         super().__init__()
         self.server.__dict__.update(
             task_state=task_states.RESIZE_PREP, instance_type_id=OLD,
-            flavor=flavor(OLD))
+            flavor=flavor(OLD), image_meta=objects.ImageMeta(
+                properties=objects.ImageMetaProps()))
         self.events[UUID] = [live_world.Event('conductor_migrate_server'),
                              live_world.Event('cold_migrate')]
         self.actions[UUID] = ['resize']
@@ -162,6 +163,8 @@ class ResizeWorld(live_world.LiveWorld):
                 monotonic=lambda: self.now)),
             (abandoned, 'CONF', types.SimpleNamespace(
                 rpc_response_timeout=TIMEOUT)),
+            (objects.RequestSpec, 'get_by_instance_uuid',
+             lambda context, uuid: spec(self.saved)),
             (objects.RequestSpec, 'save', lambda s: self._save_spec(s)),
             (objects.RequestSpec, 'ensure_network_information',
              lambda *args: None),

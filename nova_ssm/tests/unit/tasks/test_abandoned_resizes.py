@@ -34,20 +34,14 @@ assert_untouched = abandoned_world.assert_untouched
 
 
 @pytest.fixture
-def resized(journal, monkeypatch):
+def resized(journal):
     """A server whose destination has only taken its task state back."""
     with (resize_world.ResizeWorld().entered() as world,
           abandoned_world.with_migration(world, status='pre-migrating',
                          migration_type='resize')):
         world.journal = journal
         world.server.task_state = None
-        world.server.image_meta = objects.ImageMeta(
-            properties=objects.ImageMetaProps())
         world.saved = resize_world.NEW
-        # The world does not replace it: nothing is put back too late.
-        monkeypatch.setattr(
-            objects.RequestSpec, 'get_by_instance_uuid',
-            lambda context, uuid: resize_world.spec(world.saved))
         world.manager._set_vm_state_and_notify = (
             lambda context, uuid, method, updates, exc, spec:
             world._to_error(context, uuid, 'compute_task', method, updates,

@@ -119,6 +119,7 @@ def begun(prepare):
             instance_uuid=UUID, source_compute=SOURCE,
             source_node='source-node')
         migration.create()
+        world.saved = NEW
         world.steps.clear()
         world.points = 0
         prepare(world)
