@@ -20,12 +20,14 @@ from typing import Any
 from nova.compute import instance_actions
 from nova.compute import task_states
 from nova import objects
+from taskflow import states as taskflow_states
 
 from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import survey as survey_module
 from nova_ssm.engine import exception as engine_exc
 from nova_ssm.engine import queries
+from nova_ssm.engine import states
 from nova_ssm import keys
 
 LOST, STUCK = 'lost-move', 'stuck-move'
@@ -70,7 +72,8 @@ def lost(survey: _Survey, only: Collection[str] | None = None
     """Servers whose move was asked for, and never begun.
 
     There is no migration record: whoever took the request from its queue
-    died before its first deed, and no compute was told of it.
+    died before its first deed, and no compute was told of it. Or people gave
+    its flow up before that: then they are asked before it ends.
     """
     for move in _unowned(survey, only):
         if move.action is None or move.action.action not in REQUESTS:
@@ -78,7 +81,9 @@ def lost(survey: _Survey, only: Collection[str] | None = None
         began = survey_module.seconds(move.action.start_time)
         fence = keys.move(REQUESTS[move.action.action], move.record.uuid,
                           move.action.request_id)
-        if _is_begun(move, began) or _exists(survey, fence):
+        killed = _given_up(survey, move)
+        if _is_begun(move, began) or (
+                not killed and _exists(survey, fence)):
             continue
         uuid = move.record.uuid
         yield findings.Finding(
@@ -86,12 +91,14 @@ def lost(survey: _Survey, only: Collection[str] | None = None
             project=move.record.project_id, since=move.since,
             what='server %s is in task state %s, and nobody moves it'
                  % (uuid, move.record.task_state),
-            why='request %s was lost with a conductor, or in the message '
-                'queue, before anything was done' % move.action.request_id,
+            why=killed or 'request %s was lost with a conductor, or in the '
+                'message queue, before anything was done'
+                % move.action.request_id,
             remedy='leave it as it was before, and its action with an error',
-            safe=True, state=_state(move),
+            safe=not killed, state=_state(move),
             details={'group': uuid, 'cell': move.cell.uuid, 'fence': fence,
                      'task_state': move.record.task_state,
+                     'killed': bool(killed),
                      'request_id': move.action.request_id})
 
 
@@ -110,20 +117,39 @@ def _exists(survey: _Survey, uuid: str) -> bool:
     return True
 
 
+def _given_up(survey: _Survey, move: _Move) -> str | None:
+    """How people gave a move up of which no compute was told.
+
+    :returns: None if they did not, or one may have been
+    """
+    if move.action is None or move.action.request_id is None:
+        return None
+    for flow in queries.flows(survey.db, limit=1, subject=move.record.uuid,
+                              request_id=move.action.request_id):
+        # What is not to be done twice has its row before it begins.
+        if flow.state == states.KILLED and all(
+                step.state != taskflow_states.RUNNING
+                for step in queries.steps(survey.db, flow.uuid)):
+            return 'flow %s was killed: %s' % (flow.uuid, flow.failure)
+    return None
+
+
 def stuck(survey: _Survey, only: Collection[str] | None = None
           ) -> Iterator[findings.Finding]:
     """Servers whose move was begun by a conductor, and not gone on with.
 
     Their migration record has not come to a compute, for longer than any
-    that is up would take.
+    that is up would take; or people gave their flow up before one was told.
     """
     for move in _unowned(survey, only):
         waiting = [migration for migration in move.migrations
                    if migration.status in _TO_BE_TOLD]
-        if (len(waiting) != 1 or move.since is None or
-                move.since > survey_module.now() - PATIENCE or
-                any(migration.status not in (*_OVER, *_TO_BE_TOLD)
-                    for migration in move.migrations)):
+        if len(waiting) != 1 or any(
+                migration.status not in (*_OVER, *_TO_BE_TOLD)
+                for migration in move.migrations):
+            continue
+        killed = _given_up(survey, move)
+        if not killed and not _is_patient(move):
             continue
         uuid, migration = move.record.uuid, waiting[0]
         held = survey.report.get_allocs_for_consumer(
@@ -136,17 +162,23 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             what='server %s is in task state %s with migration %s (%s), and '
                  'nobody moves it' % (uuid, move.record.task_state,
                                       migration.uuid, migration.status),
-            why='a conductor died on the way that kept no journal, or '
-                'the word to the compute was lost',
+            why=killed or 'a conductor died on the way that kept no '
+                'journal, or the word to the compute was lost',
             remedy='give it back what it held, end the migration, leave it '
                    'as it was before',
             safe=False, state=_state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,
-                     'status': migration.status,
+                     'status': migration.status, 'killed': bool(killed),
                      'request_id': move.action and move.action.request_id,
                      'computes': sorted(computes),
                      'task_state': move.record.task_state})
+
+
+def _is_patient(move: _Move) -> bool:
+    """Whether any compute that is up would have begun it by now."""
+    return (move.since is not None and
+            move.since <= survey_module.now() - PATIENCE)
 
 
 def _state(move: _Move) -> tuple[Any, ...]:

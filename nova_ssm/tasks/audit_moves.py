@@ -53,8 +53,8 @@ class EndLostMove(base.NovaTask):
                     instance.task_state != details['task_state']):
                 return
             _end(cctxt, instance, details,
-                 'the request was lost with a nova-conductor, before it was '
-                 'begun')
+                 _reason(details, 'the request was lost with a '
+                         'nova-conductor, before it was begun'))
 
 
 class GiveUpMove(audit_steps.Look):
@@ -92,8 +92,8 @@ class GiveUpMove(audit_steps.Look):
                 return
             self._give_up(cctxt, instance, migration)
             _end(cctxt, instance, details,
-                 'nobody went on with it: the nova-conductor that began it '
-                 'is gone')
+                 _reason(details, 'nobody went on with it: the '
+                         'nova-conductor that began it is gone'))
 
     def _give_up(self, context: types.Context, instance: types.Instance,
                  migration: types.Migration) -> None:
@@ -124,6 +124,13 @@ class GiveUpMove(audit_steps.Look):
         cell = objects.CellMapping.get_by_uuid(context, details['cell'])
         with conductor_manager.try_target_cell(context, cell) as cctxt:
             self._let_wait(cctxt, details)
+
+
+def _reason(details: types.Properties, otherwise: str) -> str:
+    """Why a move has ended, for who asked for it."""
+    # Findings of the release before do not tell.
+    return ('it was given up by an operator' if details.get('killed')
+            else otherwise)
 
 
 def _end(context: types.Context, instance: types.Instance,

@@ -118,6 +118,59 @@ def test_one_that_a_compute_may_only_come_to_is_not_stuck(cloud):
     assert not stuck(cloud)
 
 
+# -- those that people gave up ---------------------------------------------
+
+@pytest.fixture
+def killed(cloud):
+    """A move whose flow people gave up, at some steps of its journal."""
+    def make(*states, record=None, age=100):
+        server, request_id = ask(cloud, age=age)
+        flow = cloud.flow('resize', server, finished=True,
+                          request_id=request_id, flow_uuid=keys.move(
+                              keys.RESIZE, server, request_id))
+        cloud.sql("UPDATE ssm_flows SET state = 'KILLED', "
+                  "failure = 'given up by root' WHERE uuid = '%s'" % flow)
+        for seq, state in enumerate(states, 1000):
+            cloud.sql(
+                'INSERT INTO ssm_journal (flow_uuid, seq, kind, atom, state, '
+                "writer, created_at) VALUES ('%s', %d, 'atom', 'A', '%s', "
+                "'w', 1)" % (flow, seq, state))
+        if record:
+            cloud.migration(server, record, age=age - 1)
+        return server, flow
+    return make
+
+
+@pytest.mark.parametrize('record, find', ((None, lost),
+                                          ('accepted', stuck),
+                                          ('pre-migrating', stuck)))
+def test_one_that_was_killed_is_found_at_once(cloud, killed, record, find):
+    """Its conductor has told no compute: there is nothing to wait for."""
+    server, flow = killed('SUCCESS', record=record)
+    [finding] = find(cloud).values()
+    assert (finding.subject, finding.safe) == (server, False)
+    assert flow in finding.why and 'given up by root' in finding.why
+    assert len(lost(cloud)) + len(stuck(cloud)) == 1
+
+
+def test_one_that_was_killed_behind_its_word_to_a_compute_is_not(
+        cloud, killed):
+    """The compute may still begin; until it must have, nobody is asked."""
+    killed('SUCCESS', 'RUNNING', record='pre-migrating')
+    assert not stuck(cloud)
+    server, _flow = killed('SUCCESS', 'RUNNING', record='pre-migrating',
+                           age=cloud_module.LONG)
+    assert set(stuck(cloud)) == {server}
+
+
+def test_the_user_is_told_who_gave_it_up(cloud, killed):
+    server, _flow = killed()
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    assert cloud.record(server).task_state is None
+    assert 'given up by an operator' in cloud.faults(server)[0]
+
+
 # -- how they end ---------------------------------------------------------
 
 def end(cloud, finding):
