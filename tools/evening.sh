@@ -12,11 +12,12 @@
 #    under the License.
 #
 # Types the commands of doc/source/first-evening.rst on the cloud of processes, and looks whether
-# they show what they should. Takes some minutes; servers that it makes stay there.
+# they show what they should. Takes some minutes; then its servers are deleted, and the conductors
+# run again what they ran before.
 set -euo pipefail
 case ${1:-} in
   -h | --help)
-    sed -n '/^# Types/,/^# they/s/^# \{0,1\}//p' "$0"
+    sed -n '/^# Types/,/^# run/s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 esac

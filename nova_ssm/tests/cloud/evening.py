@@ -18,6 +18,8 @@ prints. Whatever else the page tells is not run.
 """
 
 import dataclasses
+import datetime
+import os
 import pathlib
 import re
 import subprocess
@@ -179,15 +181,39 @@ def evening(text: str, directory: pathlib.Path) -> bool:
     return True
 
 
-def main() -> int:
-    """Run the page on the cloud, and leave that as it was."""
-    it = cloud.Cloud()
+def _tidy(it: cloud.Cloud, since: datetime.datetime) -> None:
+    """Delete the servers that came since then: their names are wanted."""
+    for row in it.db('SELECT uuid FROM nova_cell1.instances '
+                     'WHERE deleted = 0 AND created_at >= %s', since):
+        it.client.compute.delete_server(row['uuid'], ignore_missing=True)
+
+
+def run(it: cloud.Cloud) -> bool:
+    """Type the page on a cloud, and leave that as it was.
+
+    :returns: whether everything did what the page says
+    :raises CloudError: if somebody uses the cloud, or it does not come back
+    """
     before = it.mode
-    # Not reserved: the page's own commands change the conductors.
+    since = datetime.datetime.now(datetime.UTC).replace(
+        microsecond=0, tzinfo=None)
+    with it.reserved('the evening of the documentation'):
+        # The page's own commands change the conductors.
+        os.environ[settings.HOLDER] = str(os.getpid())
+        try:
+            return evening(PAGE.read_text(), settings.ROOT)
+        finally:
+            it.up(before)
+            _tidy(it, since)
+
+
+def main() -> int:
+    """Run the evening. Returns the status of the process."""
     try:
-        passed = evening(PAGE.read_text(), settings.ROOT)
-    finally:
-        it.set_mode(before)
+        passed = run(cloud.Cloud())
+    except settings.CloudError as error:
+        print('cloud: %s' % error, file=sys.stderr)
+        return 1
     print('the evening of the documentation: %s' % (
         'passed' if passed else 'FAILED'))
     return 0 if passed else 1
