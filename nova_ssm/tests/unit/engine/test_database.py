@@ -28,6 +28,7 @@ from sqlalchemy import event
 
 from nova_ssm.engine import database
 from nova_ssm.engine import exception
+from nova_ssm.engine import queries
 from nova_ssm.engine import schema
 from nova_ssm.tests.unit.engine import helpers
 
@@ -141,6 +142,44 @@ def tables(engine):
                       for index in inspector.get_indexes(name)))
         for name in inspector.get_table_names()
         if name != database.VERSION_TABLE}
+
+
+#: What a flow had in every release.
+FLOW = {'uuid': 'a', 'name': 'resize', 'version': '1.0', 'state': 'RUNNING',
+        'subject': 'server', 'owner': 'w', 'generation': 3, 'priority': 'HIGH',
+        'created_at': 1.5, 'updated_at': 2.5}
+ROW = {'flow_uuid': 'a', 'seq': 7, 'kind': 'atom', 'atom': 'T',
+       'state': 'SUCCESS', 'writer': 'w', 'created_at': 2.5,
+       'payload': b'\0\xff'}
+
+
+@pytest.mark.parametrize('revision', ['0001', '0002', '0003', '0004'])
+def test_flows_of_an_earlier_release_stay_in_an_upgrade(url, revision):
+    engine = helpers.shared(url).engine
+    there = sa.MetaData()
+    there.reflect(engine)
+    there.drop_all(engine)
+    database.upgrade(url, revision)
+    assert database.Database(url).version() == revision
+    with engine.begin() as connection:
+        connection.execute(old(engine, 'ssm_flows').insert(), FLOW)
+        connection.execute(old(engine, 'ssm_journal').insert(), ROW)
+    database.upgrade(url)
+    database.Database(url).check()
+    with engine.begin() as connection:
+        [flow] = connection.execute(sa.select(schema.flows)).mappings()
+        [row] = connection.execute(sa.select(schema.journal)).mappings()
+        # What is new is empty, and the tables that are new.
+        assert {name: value for name, value in flow.items()
+                if value is not None} == FLOW
+        assert dict(row) == ROW
+        assert connection.execute(sa.select(schema.orders)).all() == []
+    assert queries.flow(database.Database(url), 'a').order is None
+
+
+def old(engine, name):
+    """A table as it is there."""
+    return sa.Table(name, sa.MetaData(), autoload_with=engine)
 
 
 def test_nothing_is_connected_before_it_is_needed(tmp_path):
