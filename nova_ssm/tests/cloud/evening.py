@@ -181,6 +181,13 @@ def evening(text: str, directory: pathlib.Path) -> bool:
     return True
 
 
+def _wake(it: cloud.Cloud) -> None:
+    """Let go on what the page has put to sleep, should it have failed."""
+    for name in cloud.BREAKABLE:
+        if it.status_of(name).state == 'paused':
+            it.resume(name)
+
+
 def _tidy(it: cloud.Cloud, since: datetime.datetime) -> None:
     """Delete the servers that came since then: their names are wanted."""
     for row in it.db('SELECT uuid FROM nova_cell1.instances '
@@ -203,6 +210,7 @@ def run(it: cloud.Cloud) -> bool:
         try:
             return evening(PAGE.read_text(), settings.ROOT)
         finally:
+            _wake(it)
             it.up(before)
             _tidy(it, since)
 
