@@ -53,7 +53,11 @@ class ResizeTest(base.FlowTest):
         """The server runs on with its flavor; its action says what failed."""
         server = self.create_test_server(wait_until='ACTIVE')
         before = self.servers_client.show_server(server['id'])['server']
-        flavor = self.create_flavor(ram=64, vcpus=1, disk=0)
+        # As large as one that the server could have: the API looks at sizes.
+        other = self.flavors_client.show_flavor(
+            CONF.compute.flavor_ref_alt)['flavor']
+        flavor = self.create_flavor(
+            **{name: other[name] for name in ('ram', 'vcpus', 'disk')})
         # A trait that is known everywhere, and that no host has.
         self.admin_flavors_client.set_flavor_extra_spec(
             flavor['id'], **{'trait:HW_GPU_MAX_DISPLAY_HEADS_8': 'required'})
