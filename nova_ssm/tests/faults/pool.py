@@ -16,6 +16,8 @@ from collections.abc import Callable
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 from typing import Any
@@ -37,6 +39,8 @@ def serve(pipe: Any, workflows: tuple[str, ...], files: str) -> None:
     :param files: the directory for all temporary files
     """
     tempfile.tempdir = files
+    # Who ends a whole run ends each of its processes.
+    signal.signal(signal.SIGTERM, lambda *_args: sys.exit(1))
     # What Nova's services say is of no interest here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:

@@ -12,6 +12,7 @@
 
 """Processes end, fail and die, and leave no files behind."""
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -71,3 +72,19 @@ def test_a_process_that_dies_leaves_no_files_and_has_a_successor(
     assert 'did not end' in dies.findings[0]
     assert one.findings != two.findings
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_told_to_end_takes_its_files_along(tmp_path):
+    files = tmp_path / 'files'
+    files.mkdir()
+    context = multiprocessing.get_context('spawn')
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_serve_fake,
+                              args=(theirs, (), str(files)))
+    process.start()
+    pipe.send('one/')
+    pipe.recv()
+    assert list(files.iterdir())
+    process.terminate()
+    process.join()
+    assert not files.exists()
