@@ -23,12 +23,8 @@
 # Writes $NOVA_SSM_STATE/cloud/results/boundaries-*.json. Status 1 if a server came to harm,
 # something was left over, or a point was not reached.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Does each/,/^# something/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"

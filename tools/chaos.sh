@@ -24,12 +24,8 @@
 # lines of the logs about each server that is not well. A cloud in which something is left over is
 # wiped before. Status 1 if nova_ssm left a server stuck, or anything over.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Breaks/,/^# wiped/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"

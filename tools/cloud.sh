@@ -27,12 +27,9 @@
 #
 # It needs Debian's rabbitmq-server, mariadb-server and memcached: root gets them installed.
 set -euo pipefail
-case ${1:---help} in
-  -h | --help)
-    sed -n '/^# An OpenStack/,/^# It needs/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+[ $# -gt 0 ] || set -- --help
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"

@@ -26,12 +26,8 @@
 #
 # Status 0 if all ended as it should, 1 if not, 2 if the demo could not run.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# The demo/,/^# Status/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ensure_venv

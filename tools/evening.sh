@@ -15,12 +15,8 @@
 # they show what they should. Takes some minutes; then its servers are deleted, and the conductors
 # run again what they ran before.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Types/,/^# run/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"

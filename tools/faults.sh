@@ -30,12 +30,8 @@
 # Then another conductor goes on, and databases, placement, neutron, cinder, guests and journal
 # are looked at. Status 1 if a case has not held. Results in ${NOVA_SSM_STATE:-.state}/faults.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Lets everything/,/^# are looked/p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ensure_venv

@@ -21,12 +21,8 @@
 # Writes $NOVA_SSM_STATE/cloud/results/handover-*.json. Status 1 if nova_ssm failed, lost or doubled
 # a server, or left something behind.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Restarts/,/^# Writes/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"

@@ -42,12 +42,8 @@
 # results are kept below ${NOVA_SSM_STATE:-.state}/oracle. With OS_NOVA_DISABLE_EVENTLET_PATCHING=True
 # in the environment the tests use native threads instead of eventlet.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Nova.s own/,/^# in the env/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ensure_venv

@@ -27,12 +27,8 @@
 # of are kept in doc/source/reliability. Status 1 if something did not survive with nova_ssm, or was left over;
 # 2 if something could not be run.
 set -euo pipefail
-case ${1:-} in
-  -h | --help)
-    sed -n '/^# Runs all/,/^# 2 if/s/^# \{0,1\}//p' "$0"
-    exit 0
-    ;;
-esac
+# shellcheck source=tools/help.sh
+. "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 ensure_venv

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+# Sourced by the tools before anything else, so that asking for help makes no files: shows what
+# stands between the licence and the first command of a tool, to who asks for it.
+case ${1:-} in
+  -h | --help)
+    awk '!/^#/ { exit } text { sub(/^# ?/, ""); print } /^#    under the License/ { text = 1; getline }' "$0"
+    exit 0
+    ;;
+esac
