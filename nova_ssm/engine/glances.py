@@ -26,7 +26,7 @@ from nova_ssm.engine import database
 from nova_ssm.engine import schema
 from nova_ssm.engine import worker
 
-_F, _W = schema.flows.c, schema.workers.c
+_F = schema.flows.c
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,7 @@ def _question(living: Collection[str]) -> sa.Select:
         _F.owner.is_not(None), _F.owner.not_in(sorted(living)),
         _F.finished_at.is_(None))
     return sa.select(
-        _W.id, _W.host, _W.pid, _W.process_started, _W.expires_at,
-        (_W.expires_at - schema.now()).label('left'),
+        *worker.COLUMNS,
         sa.exists(sa.select(schema.transfers.c.flow_uuid)),
         sa.exists(sa.select(schema.orders.c.flow_uuid).where(
             schema.orders.c.answered_at.is_(None))),

@@ -118,9 +118,7 @@ def give(db: database.Database, uuid: str, verb: str, by: str,
         one does not replace
     """
     def work(connection: sa.Connection) -> list[str]:
-        # SQLite wants the lock of who is going to write from the beginning.
-        connection.execute(schema.orders.delete().where(
-            _O.flow_uuid == uuid, _O.answered_at.is_not(None)))
+        _forget_answered(connection, uuid)
         wanted = _open_of(connection, uuid)
         there = _read(connection, _O.flow_uuid.in_(wanted))
         refusals = {one: _refusal(there.get(one), verb) for one in wanted}
@@ -141,8 +139,7 @@ def resume(db: database.Database, uuid: str) -> list[str]:
     :raises NotSteerable: if it was not to wait
     """
     def work(connection: sa.Connection) -> list[str]:
-        connection.execute(schema.orders.delete().where(
-            _O.flow_uuid == uuid, _O.answered_at.is_not(None)))
+        _forget_answered(connection, uuid)
         there = _read(connection, sa.and_(
             _O.flow_uuid.in_(_open_of(connection, uuid)),
             _O.answered_at.is_(None)))
@@ -168,6 +165,13 @@ def _write(db: database.Database, uuid: str, work: database.Work) -> list[str]:
             'somebody else gave an order for flow %s at the same time: see '
             'it with "nova-ssm flow show", and give yours again if it is '
             'still wanted' % uuid) from None
+
+
+def _forget_answered(connection: sa.Connection, uuid: str) -> None:
+    # Also because SQLite wants the lock of who is going to write from the
+    # beginning.
+    connection.execute(schema.orders.delete().where(
+        _O.flow_uuid == uuid, _O.answered_at.is_not(None)))
 
 
 def _open_of(connection: sa.Connection, uuid: str) -> list[str]:

@@ -188,14 +188,17 @@ class Registered:
         return target in (self.id, self.host.rpartition('/')[0])
 
 
+_W = schema.workers.c
+#: What is asked of a worker: the fields of Registered, in their order.
+COLUMNS = (_W.id, _W.host, _W.pid, _W.process_started, _W.expires_at,
+           (_W.expires_at - schema.now()).label('left'))
+
+
 def registered(db: database.Database) -> list[Registered]:
     """All workers, dead or alive."""
-    c = schema.workers.c
     with db.transaction() as connection:
-        rows = connection.execute(sa.select(
-            c.id, c.host, c.pid, c.process_started, c.expires_at,
-            (c.expires_at - schema.now()).label('left'))).all()
-    return [Registered(**row._mapping) for row in rows]
+        rows = connection.execute(sa.select(*COLUMNS)).all()
+    return [Registered(*row) for row in rows]
 
 
 class Watch:
