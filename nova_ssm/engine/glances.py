@@ -14,7 +14,7 @@
 
 Every worker asks that each second, so it is one statement: who the workers
 are, and whether any flow is wanted elsewhere, ordered, or run by nobody. Only
-if so is it asked which ones.
+if so is it asked which ones. A flow that is known to wait is no news.
 """
 
 from collections.abc import Collection
@@ -27,6 +27,8 @@ from nova_ssm.engine import schema
 from nova_ssm.engine import worker
 
 _F = schema.flows.c
+#: Of how many flows that wait it is said that they are no news.
+MOST_WAITING = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +53,18 @@ class Glance:
         return frozenset(one.id for one in self.workers if not one.expired)
 
 
-def glance(db: database.Database, living: Collection[str]) -> Glance:
+def glance(db: database.Database, living: Collection[str],
+           waiting: Collection[str] = ()) -> Glance:
     """Look what there is to be done.
 
     :param living: the workers that were alive at the last glance. Their names
         let the database skip what they own; of one that has died since it is
         told that flows may be free.
+    :param waiting: flows that nobody runs, but that are not to be run now:
+        paused ones, and those that could not be resumed a moment ago
     """
     with db.transaction() as connection:
-        rows = connection.execute(_question(living)).all()
+        rows = connection.execute(_question(living, waiting)).all()
     workers = [worker.Registered(*row[:-3]) for row in rows]
     if not rows:
         return Glance([], True, True)
@@ -70,9 +75,12 @@ def glance(db: database.Database, living: Collection[str]) -> Glance:
     return dataclasses.replace(seen, free=True)
 
 
-def _question(living: Collection[str]) -> sa.Select:
+def _question(living: Collection[str],
+              waiting: Collection[str]) -> sa.Select:
     nobodys = sa.exists().where(
-        _F.owner.is_(None), _F.finished_at.is_(None))
+        _F.owner.is_(None), _F.finished_at.is_(None),
+        *[_F.uuid.not_in(sorted(waiting)[:MOST_WAITING])] if waiting
+        else ())
     # MariaDB makes of NOT IN the ranges between the living.
     dead_ones = sa.exists().where(
         _F.owner.is_not(None), _F.owner.not_in(sorted(living)),

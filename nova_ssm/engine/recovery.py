@@ -70,6 +70,8 @@ class Recovery(looping.Loop):
         #: When flows that broke, or cannot be read, may be tried again, and
         #: how long to wait when they cannot once more.
         self._later: dict[str, tuple[float, float]] = {}
+        #: Flows that were not to be taken at the last look.
+        self._waiting: frozenset[str] = frozenset()
 
     def take_leave(self) -> None:
         """Let others look after whom this worker does not answer any more.
@@ -102,22 +104,39 @@ class Recovery(looping.Loop):
         me = self._runner.worker
         LOG.debug('%s looks for flows without an owner', me.id)
         self._runner.release_again()
-        seen = glances.glance(self._runner.db, self._living)
+        seen = glances.glance(self._runner.db, self._living, self._waiting)
         workers, self._living = seen.workers, seen.living
         self._see_lapse(me, workers)
         wanted = self._wanted(workers) if seen.wanted else {}
         self._let_go(me, wanted)
         ordered = self._pass_on_orders() if seen.ordered else {}
         self._forget()
+        begins_again = self._see_waiting(ordered)
         dead = self._dead(me, workers)
         try:
             self._bury(dead)
         finally:
             # Who cannot be buried now does not keep the others waiting.
             taken = 0
-            if seen.free or dead or not self._runner.board.in_journal:
+            if (seen.free or begins_again or dead or
+                    not self._runner.board.in_journal):
                 taken = self._take_free(me, workers, wanted, ordered)
         return taken
+
+    def _see_waiting(self, ordered: dict[str, orders.Order]) -> bool:
+        """Know what is not to be taken now.
+
+        :returns: whether anything may be taken that was not to be before
+        """
+        before = self._waiting
+        paused = {uuid for uuid, order in ordered.items()
+                  if order.verb == orders.PAUSE}
+        killed = {uuid for uuid, order in ordered.items()
+                  if order.verb == orders.KILL}
+        self._waiting = frozenset(paused | {
+            uuid for uuid in list(self._later)
+            if uuid not in killed and not self._due(uuid)})
+        return not before <= self._waiting
 
     # -- who is dead ------------------------------------------------------
 

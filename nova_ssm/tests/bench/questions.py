@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 from typing import Any
+import uuid
 
 import sqlalchemy as sa
 
@@ -70,6 +71,13 @@ class Tables:
         with self.db.transaction() as connection:
             living = connection.execute(sa.select(_W.id)).scalars().all()
         return glances.glance(self.db, living)
+
+    def glance_past(self) -> Any:
+        """While all that nobody runs is known to wait."""
+        with self.db.transaction() as connection:
+            living = connection.execute(sa.select(_W.id)).scalars().all()
+        return glances.glance(self.db, living, [
+            str(uuid.uuid4()) for _number in range(glances.MOST_WAITING)])
 
     def look(self) -> Any:
         return orphans.page(self.db, orphans.PAGE)
@@ -151,6 +159,7 @@ class Tables:
 #: What is asked, and whether all workers are dead then.
 OPERATIONS: dict[str, tuple[Callable[[Tables], Any], bool]] = {
     'is there anything to be done': (Tables.glance, False),
+    '  but for 200 that wait': (Tables.glance_past, False),
     'look for orphans: none': (Tables.look, False),
     'look for orphans: 10,000': (Tables.look, True),
     '  the next 512 of them': (Tables.next_page, True),

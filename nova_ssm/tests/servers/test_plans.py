@@ -57,6 +57,7 @@ def test_no_question_reads_what_is_over(answers, question):
 
 @pytest.mark.parametrize('question, index', (
     ('is there anything to be done', 'owner_idx'),
+    ('  but for 200 that wait', 'owner_idx'),
     ('look for orphans: none', 'owner_idx'),
     ('look for orphans: 10,000', 'owner_idx'),
     ('count the unfinished', 'finished_idx'),

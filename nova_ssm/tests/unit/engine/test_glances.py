@@ -93,6 +93,38 @@ def test_what_is_over_is_nobodys(db, filler):
     assert not glances.glance(db, living).free
 
 
+def test_a_flow_that_is_known_to_wait_is_no_news(db, filler):
+    living = filler.workers(2)
+    filler.unfinished(2, [None])
+    with db.transaction() as connection:
+        one, other = connection.execute(
+            sa.select(schema.flows.c.uuid)).scalars()
+    assert glances.glance(db, living, {one}).free
+    said = helpers.Statements(db)
+    assert not glances.glance(db, living, {one, other}).free
+    assert said.since() == {'SELECT': 1, 'COMMIT': 1}
+
+
+def test_what_waits_does_not_hide_whose_owner_has_died(db, filler):
+    [mine] = filler.workers(1)
+    filler.unfinished(1, ['without a row'])
+    with db.transaction() as connection:
+        uuid = connection.execute(sa.select(schema.flows.c.uuid)).scalar()
+    assert glances.glance(db, {mine}, {uuid}).free
+
+
+def test_of_very_many_that_wait_only_some_are_left_out(
+        db, filler, monkeypatch):
+    """Rather look once too often than ask too long a question."""
+    monkeypatch.setattr(glances, 'MOST_WAITING', 3)
+    living = filler.workers(1)
+    filler.unfinished(4, [None])
+    with db.transaction() as connection:
+        uuids = list(connection.execute(
+            sa.select(schema.flows.c.uuid)).scalars())
+    assert glances.glance(db, living, uuids).free
+
+
 def test_a_flow_that_is_wanted_elsewhere_is_told_of(db, filler):
     mine, other = filler.workers(2)
     filler.unfinished(1, [mine])

@@ -20,6 +20,7 @@ import time
 from oslo_db import exception as db_exc
 import pytest
 
+from nova_ssm.engine import orders
 from nova_ssm.engine import queries
 from nova_ssm.engine import recovery
 from nova_ssm.engine import schema
@@ -425,6 +426,64 @@ def test_a_look_with_nothing_to_do_is_one_statement(recover, process):
     said = helpers.Statements(one.process.db)
     assert one.look() == 0
     assert said.since() == {'SELECT': 1, 'COMMIT': 1}
+
+
+def test_a_look_at_a_flow_that_it_cannot_run_is_one_statement(
+        recover, process):
+    one = recover('a')
+    post(process('b'), 'b')
+    for _look in range(2):
+        one.look()
+    said = helpers.Statements(one.process.db)
+    assert one.look() == 0
+    assert said.since() == {'SELECT': 1, 'COMMIT': 1}
+
+
+def test_a_look_at_a_paused_flow_reads_its_order_only(recover, process):
+    one = recover()
+    [uuid] = post(one.process, 'a')
+    orders.give(one.process.db, uuid, orders.PAUSE, 'somebody')
+    for _look in range(2):
+        one.look()
+    said = helpers.Statements(one.process.db)
+    assert one.look() == 0
+    assert said.since() == {'SELECT': 2, 'COMMIT': 2}
+
+
+def test_a_paused_flow_goes_on_in_the_look_after_it_may(recover, url):
+    one = recover()
+    [uuid] = post(one.process, 'a')
+    orders.give(one.process.db, uuid, orders.PAUSE, 'somebody')
+    assert [one.look(), one.look()] == [0, 0]
+    orders.resume(one.process.db, uuid)
+    assert one.look() == 1
+    wait_for(url, 'a')
+
+
+def test_what_it_cannot_run_is_killed_in_the_look_after_the_order(
+        recover, process, url):
+    """Though it would look at it again only later."""
+    one = recover('a')
+    [uuid] = post(process('b'), 'b')
+    assert [one.look(), one.look()] == [0, 0]
+    orders.give(one.process.db, uuid, orders.KILL, 'somebody')
+    assert one.look() == 1
+    finish(one)
+    assert helpers.state_of(url, uuid) == ('KILLED', None)
+
+
+def test_a_flow_that_waits_is_tried_again_when_it_is_time(
+        recover, process, url, monkeypatch):
+    one = recover('a')
+    [uuid] = post(process('b'), 'b')
+    assert [one.look(), one.look()] == [0, 0]
+    # By now it has learned to.
+    one.process.registry.add(process('b').registry.get('b'))
+    assert one.look() == 0
+    ahead = time.monotonic() + recovery._SOONEST + 1
+    monkeypatch.setattr(recovery.time, 'monotonic', lambda: ahead)
+    assert one.look() == 1
+    wait_for(url, 'b')
 
 
 def test_a_flow_is_taken_in_the_look_that_finds_its_owner_dead(

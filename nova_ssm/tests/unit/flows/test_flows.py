@@ -192,7 +192,8 @@ def test_what_has_no_effect_has_nothing_to_recover(task):
 
 def fingerprint(flow_type):
     """What a journal of this flow relies on."""
-    return {'tasks': [fingerprint_of(atom) for atom in compiled(flow_type)],
+    return {'given': sorted(GIVEN[flow_type.name]),
+            'tasks': [fingerprint_of(atom) for atom in compiled(flow_type)],
             'edges': edges(flow_type)}
 
 
