@@ -17,9 +17,10 @@ import fnmatch
 import os
 import sys
 import time
+from typing import Any
 
 from nova_ssm.tests.faults import agenda
-from nova_ssm.tests.faults import plan
+from nova_ssm.tests.faults import bench
 from nova_ssm.tests.faults import pool
 from nova_ssm.tests.faults import report
 from nova_ssm.tests.faults import variants
@@ -34,6 +35,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--flow', help='only faults in this flow')
     parser.add_argument('--case', action='append', default=[],
                         help='run this case, and nothing else')
+    parser.add_argument('--continue', dest='resume', action='store_true',
+                        help='go on with the last run, with its options')
     parser.add_argument('-n', '--workers', type=int, default=1)
     parser.add_argument('--quick', action='store_true',
                         help='a sample of all cases')
@@ -68,29 +71,55 @@ def main(argv: list[str]) -> int:
         for name, variant in variants.VARIANTS.items():
             print('%-26s %s' % (name, variant.__doc__))
         return 0
+    try:
+        before = report.last(options.results) if options.resume else None
+    except report.NoResults as error:
+        print('faults: %s' % error, file=sys.stderr)
+        return 2
+    if before:
+        # What it was to try; who goes on with it may be in less of a hurry.
+        vars(options).update({name: before['options'][name]
+                              for name in _WHAT})
+    todo = _agenda(options, before)
+    told = report.Report(options.results, vars(options), before)
+    began = time.monotonic()
+
+    def next_case() -> str | None:
+        if options.limit and time.monotonic() > began + options.limit:
+            return None
+        return todo.next()
+
+    def done(result: bench.Result) -> None:
+        todo.learn(result)
+        told.add(result, time.monotonic() - began, todo.todo)
+
+    pool.Pool(options.workers, () if options.stock else world.WORKFLOWS,
+              next_case, done).run()
+    told.finish(time.monotonic() - began, todo.todo)
+    return told.status
+
+
+#: The options that tell what a run tries.
+_WHAT = ('variant', 'flow', 'quick', 'size', 'seed', 'once', 'stock')
+
+
+def _agenda(options: argparse.Namespace,
+            before: dict[str, Any] | None) -> agenda.Agenda:
     todo = agenda.Agenda(
         chosen(options.variant), flow=options.flow, seed=options.seed,
         size=options.size if options.quick else None,
         twofold=not options.once)
-    if options.case:
-        todo.only([plan.Case.parse(one) for one in options.case])
-    told = report.Report(options.results, vars(options))
-    until = options.limit and time.monotonic() + options.limit
-
-    def next_case() -> str | None:
-        if until and time.monotonic() > until:
-            return None
-        return todo.next()
-
-    def done(result) -> None:
-        todo.learn(result)
-        told.add(result)
-
-    began = time.monotonic()
-    pool.Pool(options.workers, () if options.stock else world.WORKFLOWS,
-              next_case, done).run()
-    told.finish(time.monotonic() - began, todo.left)
-    return told.status
+    cases = options.case
+    if before:
+        later = [*(one['case'] for one in before['cases']
+                   if not one['held']), *before['todo']]
+        todo.resume([one['case'] for one in before['cases'] if one['held']],
+                    later)
+        if options.quick:
+            cases = cases or later
+    if cases:
+        todo.only(cases)
+    return todo
 
 
 if __name__ == '__main__':

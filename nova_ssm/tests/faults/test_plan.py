@@ -127,22 +127,119 @@ def _walk(todo, seen):
 
 def test_all_cases_of_a_variant_are_run():
     names = _walk(agenda.Agenda(['build']), _seen('a', 4))
-    assert len(names) == 1 + 5 * 4
+    assert len(names) == len(set(names)) == 1 + 5 * 4
+
+
+def test_cases_of_all_variants_come_mixed():
+    names = _walk(agenda.Agenda(['build', 'resize', 'migrate'], seed=3),
+                  _seen('a', 20))
+    third = [name.partition('/')[0] for name in names[3:103]]
+    assert all(third.count(one) > 20 for one in ('build', 'resize',
+                                                 'migrate'))
+    assert names == _walk(
+        agenda.Agenda(['build', 'resize', 'migrate'], seed=3), _seen('a', 20))
 
 
 def test_a_sample_has_cases_of_each_flow_and_a_seed():
     seen = _seen('large', 40) + _seen('small', 2)
-    names = _walk(agenda.Agenda(['build'], size=10, seed=7), seen)
-    assert len(names) == 1 + 10
+    names = _walk(agenda.Agenda(['build'], size=11, seed=7), seen)
+    assert len(names) == 11
     assert sum('/small.' in name for name in names) == 5
-    assert names == _walk(agenda.Agenda(['build'], size=10, seed=7), seen)
-    assert names != _walk(agenda.Agenda(['build'], size=10, seed=8), seen)
+    assert names == _walk(agenda.Agenda(['build'], size=11, seed=7), seen)
+    assert names != _walk(agenda.Agenda(['build'], size=11, seed=8), seen)
+
+
+def test_a_sample_takes_no_more_than_its_size():
+    todo = agenda.Agenda(list('abcdefghijkl'), size=20)
+    names = _walk(todo, _seen('one', 9) + _seen('two', 9))
+    assert len(names) == 20
+    assert sum(name.endswith('/') for name in names) == 5
+    assert todo.todo == []
 
 
 def test_one_flow_can_be_chosen():
     names = _walk(agenda.Agenda(['build'], flow='b'),
                   _seen('a', 3) + _seen('b', 1))
     assert len(names) == 1 + 5
+
+
+def _undone(*calls):
+    return [plan.Seen(UNMAP, call, 'sql' if call else '', stage=1)
+            for call in calls]
+
+
+def _bring_up(todo, *names, seen):
+    """What cases bring up that is new."""
+    found = []
+    for name in names:
+        before = set(todo.todo)
+        todo._running.append(name)
+        todo.learn(bench.Result(name, seen=seen))
+        found.append(len(set(todo.todo) - before))
+    return found
+
+
+def test_the_same_is_undone_once_for_all_that_fails_behind_it():
+    todo = agenda.Agenda(['build'])
+    assert _bring_up(
+        todo, 'build/build_instance.CreateArqs.execute:raise-after',
+        'build/build_instance.CreateArqs.execute:raise-before',
+        'build/build_instance.CreateTags.execute:raise-before',
+        seen=_undone(0, 1)) == [5, 0, 0]
+
+
+def test_what_is_undone_of_a_task_depends_on_how_far_it_came():
+    todo = agenda.Agenda(['build'])
+    assert _bring_up(
+        todo, 'build/build_instance.MapInstance.execute:raise-before',
+        'build/build_instance.MapInstance.execute:raise-after@1',
+        seen=_undone(0, 1)) == [5, 5]
+
+
+# -- going on with an earlier run -------------------------------------------
+
+def _part(number):
+    """Run so many cases; what is left, and the names of those that were."""
+    todo, names = agenda.Agenda(['build', 'resize']), []
+    while len(names) < number:
+        names.append(todo.next())
+        todo.learn(bench.Result(names[-1], seen=_seen('a', 4)))
+    return names, todo.todo
+
+
+def test_a_run_is_gone_on_with():
+    done, left = _part(15)
+    todo = agenda.Agenda(['build', 'resize'])
+    todo.resume(done[:-1], [done[-1], *left])
+    again = _walk(todo, _seen('a', 4))
+    # Those that nothing disturbs, and one that has not held.
+    assert set(again) & set(done) == {'build/', 'resize/', done[-1]}
+    assert len(again) == len(set(again))
+    assert set(again) | set(done) == set(_walk(
+        agenda.Agenda(['build', 'resize']), _seen('a', 4)))
+
+
+def test_a_task_that_is_new_since_then_is_tried():
+    done, left = _part(15)
+    todo = agenda.Agenda(['build', 'resize'])
+    todo.resume(done, left)
+    again = _walk(todo, _seen('a', 5))
+    assert sum('T4' in name for name in again) == 2 * 5
+
+
+def test_a_case_that_was_not_ended_is_left():
+    todo = agenda.Agenda(['build'])
+    assert todo.next() == 'build/'
+    assert todo.todo == ['build/']
+
+
+def test_cases_that_are_run_alone_leave_the_others():
+    done, left = _part(15)
+    todo = agenda.Agenda(['build', 'resize'])
+    todo.resume(done, left)
+    todo.only([left[3]])
+    assert _walk(todo, []) == [left[3]]
+    assert set(todo.todo) == {'build/', 'resize/', *left} - {left[3]}
 
 
 class _Manager:
@@ -185,18 +282,62 @@ def test_each_service_fails_in_its_own_way(kind):
             calls.leave(kind, 'x', pytest.fail)
 
 
+def _results():
+    return [bench.Result('build/'),
+            bench.Result('build/a.B.execute:die-after', ['one is left']),
+            bench.Result('build/a.B.execute:raise-after', struck=False)]
+
+
 def test_a_report_counts_what_was_tried_and_what_has_held(tmp_path, capsys):
     it = report.Report(str(tmp_path), {})
     assert it.status == 2
-    it.add(bench.Result('build/'))
-    assert it.status == 0
-    it.add(bench.Result('build/a.B.execute:die-after', ['one is left']))
-    it.add(bench.Result('build/a.B.execute:raise-after', struck=False))
-    it.finish(1, 0)
-    assert it.status == 1
+    for number, result in enumerate(_results()):
+        it.add(result)
+        assert it.status == min(number, 1)
+    it.finish(1, ['build/left'])
     assert it.table() == [
-        {'variant': 'build', 'fault': 'none', 'tried': 1, 'held': 1},
-        {'variant': 'build', 'fault': 'dies', 'tried': 1, 'held': 0}]
+        {'variant': 'build', 'fault': 'dies', 'tried': 1, 'held': 0},
+        {'variant': 'build', 'fault': 'none', 'tried': 1, 'held': 1}]
     said = capsys.readouterr().out
     assert '--case "build/a.B.execute:die-after"' in said
-    assert '2 cases tried, 1 held' in said
+    assert '2 cases tried, 1 held, 1 not begun' in said
+
+
+def test_a_report_is_written_while_the_run_goes_on(tmp_path):
+    it = report.Report(str(tmp_path), {'seed': 3})
+    for number in range(50):
+        with pytest.raises(report.NoResults):
+            report.last(str(tmp_path))
+        it.add(bench.Result('build/a.B%d.execute:die-after' % number),
+               number, ['build/left'])
+    found = report.last(str(tmp_path))
+    assert len(found['cases']) == found['held'] == 50
+    assert found['todo'] == ['build/left']
+    assert found['seconds'] == 49
+    assert [path.name for path in tmp_path.iterdir()] == [report.FILE]
+
+
+def test_a_report_goes_on_with_an_earlier_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.provenance, 'commit', lambda: 'old')
+    first = report.Report(str(tmp_path), {'seed': 3})
+    for result in _results():
+        first.add(result)
+    first.finish(10, [])
+    monkeypatch.setattr(report.provenance, 'commit', lambda: 'new')
+    second = report.Report(str(tmp_path), {'seed': 3},
+                           report.last(str(tmp_path)))
+    second.add(bench.Result('build/a.B.execute:die-after'))
+    second.finish(5, [])
+    assert second.status == 0
+    found = report.last(str(tmp_path))
+    assert (found['tried'], found['held'], found['seconds']) == (2, 2, 15)
+    assert found['commit'] == 'new, old'
+    assert [(one['case'], one['commit']) for one in found['cases']] == [
+        ('build/', 'old'), ('build/a.B.execute:raise-after', 'old'),
+        ('build/a.B.execute:die-after', 'new')]
+
+
+def test_what_is_no_report_is_not_gone_on_with(tmp_path):
+    (tmp_path / report.FILE).write_text('{"cases": 5}')
+    with pytest.raises(report.NoResults):
+        report.last(str(tmp_path))
