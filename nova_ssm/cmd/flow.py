@@ -15,7 +15,6 @@
 import argparse
 from collections.abc import Sequence
 import dataclasses
-import datetime
 import importlib
 import os
 import textwrap
@@ -29,6 +28,7 @@ from oslo_utils import uuidutils
 
 from nova_ssm.cmd import db
 from nova_ssm.cmd import main
+from nova_ssm.cmd import telling
 from nova_ssm.engine import database as database_module
 from nova_ssm.engine import drawing
 from nova_ssm.engine import exception
@@ -115,10 +115,16 @@ class List(lister.Lister):
 
 
 class Show(show.ShowOne):
-    """Show one flow, its steps, and how far it is in its graph."""
+    """Show one flow, what its tasks did, and how far it is in its graph.
+
+    Of each task: its state, when it began, how long it took and how often it
+    was tried, whether it changes anything, and who ran it; of one that has
+    failed the whole cause. No secret of the flow is shown.
+    """
 
     app: main.NovaSSMApp
     _drawing = ''
+    _told: telling.Told
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -134,21 +140,29 @@ class Show(show.ShowOne):
         names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
         values = [_cell(info, name, parsed_args.formatter) for name in names]
         graph, reason = graph_of(database, info)
+        self._told = telling.tell(database, info, graph)
+        lines = '\n'.join(_line(step, steps[0].at) for step in steps)
+        if parsed_args.formatter == 'table' and self._told.made is not None:
+            self._drawing = _drawn(self.app, graph, reason)
+            return (*names, 'objects'), (*values, _wrapped(objects))
         if parsed_args.formatter in _FOR_PEOPLE:
             self._drawing = _drawn(self.app, graph, reason)
             return (*names, 'objects', 'steps'), (
-                *values, _wrapped(objects), '\n'.join(
-                    _line(step, steps[0].at) for step in steps))
-        return (*names, 'objects', 'steps', 'graph', 'graph_missing'), (
-            *values, objects, [dataclasses.asdict(step) for step in steps],
+                *values, _wrapped(objects), lines)
+        more = self._told.data()
+        return (*names, 'objects', *more, 'steps', 'graph',
+                'graph_missing'), (
+            *values, objects, *more.values(),
+            [dataclasses.asdict(step) for step in steps],
             graph.data() if graph is not None else None, reason)
 
     def produce_output(self, parsed_args: argparse.Namespace,
                        column_names: Sequence[str],
                        data: Sequence[Any]) -> int:
-        """Write the table, and draw the graph below it."""
+        """Write the table, what the tasks did, and draw the graph."""
         result = super().produce_output(parsed_args, column_names, data)
         if parsed_args.formatter == 'table':
+            self._told.text(self.app.stdout, parsed_args)
             self.app.stdout.write('\n%s\n' % self._drawing)
         return result
 
@@ -296,7 +310,7 @@ def _cell(info: queries.FlowInfo, name: str, formatter: str) -> Any:
     if name == 'task':
         return task_for_people(info)
     if name in ('since', 'created_at', 'finished_at') and value is not None:
-        return _date(value)
+        return telling.date(value)
     return '' if value is None else value
 
 
@@ -332,11 +346,6 @@ def task_for_people(info: queries.FlowInfo) -> str:
     if info.task is None:
         return 'begins'
     return '%s %s' % (info.task, info.task_state)
-
-
-def _date(seconds: float) -> str:
-    when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return when.strftime('%Y-%m-%d %H:%M:%S')
 
 
 def _line(step: queries.StepInfo, began: float) -> str:

@@ -63,7 +63,8 @@ class Bar:
 class Timeline(lister.Lister):
     """Show what a flow and its children took time for.
 
-    A task that leaves no row in the journal was somewhere within its bar.
+    A task of which it is not known how long it took, since an older release
+    ran it, was somewhere within its bar.
     """
 
     app: main.NovaSSMApp
@@ -141,7 +142,7 @@ def of_flow(database: database_module.Database,
                   info.finished_at, False, str(exc), None)
         return
     bars = [Bar(info.uuid, info.name, span.task, span.what, span.began_at,
-                span.ended_at, span.exact,
+                span.ended_at, span.placed,
                 'failed' if span.failed else '', span.writer)
             for span in made.spans]
     bars += [Bar(info.uuid, info.name, None, NOBODY, hold.began_at,

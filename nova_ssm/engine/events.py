@@ -32,12 +32,13 @@ from taskflow import states as taskflow_states
 
 from nova_ssm.engine import failures
 from nova_ssm.engine import masking
+from nova_ssm.engine import stopwatch
 from nova_ssm.engine import task as ssm_task
 
 LOG = logging.getLogger(__name__)
 
 #: What is done with a task.
-EXECUTE, UNDO = 'execute', 'undo'
+EXECUTE, UNDO = stopwatch.EXECUTE, stopwatch.UNDO
 
 #: Why a worker leaves a flow that has not ended.
 LOST = 'lost'               # another one has it
@@ -161,9 +162,8 @@ class Telling:
         self._flow = flow
         self._began = time.monotonic()
         self._over = flow is None
-        #: Of each task that runs: what is done with it, and since when, on
-        #: the clock for people and on that for durations.
-        self._running: dict[str, tuple[str, float, float]] = {}
+        #: Of each task that runs: what is done with it, and since when.
+        self._running: dict[str, stopwatch.Lap] = {}
 
     def tell(self, what: Callable[[Listener, Any], None]) -> None:
         """Let each listener be called; none can hurt the flow."""
@@ -175,38 +175,38 @@ class Telling:
                               'flow goes on', type(listener).__name__,
                               self._flow and self._flow.uuid)
 
-    def note(self, detail: models.AtomDetail, atom: Any,
-             mask: masking.Mask) -> None:
-        """Tell of a task what TaskFlow has reported of it."""
-        if not self._listeners or not isinstance(detail, models.TaskDetail):
-            return
-        what = _BEGINS.get(detail.state)
-        if what is not None:
-            self._begins(detail.name, what, atom)
-        elif detail.state in _ENDS:
-            self._ends(detail, mask)
+    def note(self, detail: models.AtomDetail, atom: Any, mask: masking.Mask,
+             lap: stopwatch.Lap | None) -> None:
+        """Tell of a task what TaskFlow has reported of it.
 
-    def _begins(self, name: str, what: str, atom: Any) -> None:
-        if what == UNDO and isinstance(atom, ssm_task.Task) and (
+        :param lap: how long it takes; None if it did not begin here
+        """
+        if not self._listeners or lap is None or (
+                not isinstance(detail, models.TaskDetail)):
+            return
+        if detail.state in stopwatch.BEGINS:
+            self._begins(detail.name, lap, atom)
+        elif stopwatch.ENDS.get(detail.state) == lap.what:
+            self._ends(detail, lap, mask)
+
+    def _begins(self, name: str, lap: stopwatch.Lap, atom: Any) -> None:
+        if lap.what == UNDO and isinstance(atom, ssm_task.Task) and (
                 not atom.undoes()):
             return
-        if self._running.get(name, ('',))[0] == what:
+        if self._running.get(name) is lap:
             return      # its progress only
-        now = time.time()
-        self._running[name] = (what, now, time.monotonic())
+        self._running[name] = lap
         self.tell(lambda one, flow: one.step_began(
-            flow, Step(name, what, now)))
+            flow, Step(name, lap.what, lap.began_at)))
 
-    def _ends(self, detail: models.AtomDetail, mask: masking.Mask) -> None:
-        found = self._running.get(detail.name)
-        if found is None or found[0] != _ENDS[detail.state]:
-            return
-        del self._running[detail.name]
-        what, began_at, began = found
+    def _ends(self, detail: models.AtomDetail, lap: stopwatch.Lap,
+              mask: masking.Mask) -> None:
+        if self._running.pop(detail.name, None) is not lap:
+            return      # it was told of
         failed = {taskflow_states.FAILURE: detail.failure,
                   taskflow_states.REVERT_FAILURE: detail.revert_failure}.get(
                       detail.state)
-        step = Step(detail.name, what, began_at, time.monotonic() - began,
+        step = Step(detail.name, lap.what, lap.began_at, lap.seconds,
                     failures.exception_of(failed) if failed else None, mask)
         self.tell(lambda one, flow: one.step_ended(flow, step))
 
@@ -232,9 +232,3 @@ class Telling:
 
 #: For a runner to which nobody listens.
 NOBODY = Telling([], None)
-
-_BEGINS = {taskflow_states.RUNNING: EXECUTE,
-           taskflow_states.REVERTING: UNDO}
-_ENDS = {taskflow_states.SUCCESS: EXECUTE, taskflow_states.FAILURE: EXECUTE,
-         taskflow_states.REVERTED: UNDO,
-         taskflow_states.REVERT_FAILURE: UNDO}

@@ -51,6 +51,7 @@ from nova_ssm.engine import rows
 from nova_ssm.engine import schema
 from nova_ssm.engine import serialization
 from nova_ssm.engine import states
+from nova_ssm.engine import stopwatch
 from nova_ssm.engine import task as ssm_task
 from nova_ssm.engine import worker as worker_module
 
@@ -151,6 +152,7 @@ class FlowLog:
         self.seen: dict[str, tuple[str, str]] = {}
         self.mask = masking.Mask()
         self.telling = events.NOBODY
+        self._watch = stopwatch.Stopwatch()
         self._waiting: dict[str, dict[str, Any]] = {}
 
     # -- what TaskFlow reports --------------------------------------------
@@ -167,11 +169,13 @@ class FlowLog:
             self.ownership.check()
         if detail.name == taskflow_storage.Storage.injector_name:
             return
+        self._watch.note(detail.name, state)
         if state == taskflow_states.RUNNING:
             self._note_running(detail)
         elif state in _KEPT:
             self._note_ended(detail)
-        self.telling.note(detail, self.tasks.get(detail.name), self.mask)
+        self.telling.note(detail, self.tasks.get(detail.name), self.mask,
+                          self._watch.lap(detail.name))
 
     def _note_running(self, detail: models.AtomDetail) -> None:
         # A retry goes from SUCCESS to SUCCESS: what comes now is new.
@@ -187,7 +191,8 @@ class FlowLog:
         moved = was is None or was[0] != detail.state
         if was == now and isinstance(detail, models.TaskDetail):
             return      # its progress only
-        record = records.take(detail)
+        record = records.take(
+            detail, self._watch.seconds(detail.name, detail.state))
         children = self._take_children(detail, record) if moved else []
         # Whoever gave what cannot be written is known here, and not yet
         # known to have ended.

@@ -146,7 +146,7 @@ def _timeline(content: Content) -> Iterable[str]:
             span.began_at - told.began_at), bar(
                 _kind(span), span.began_at, ended,
                 '%s: %s%.3f s, by %s' % (
-                    _named(span), '' if span.exact else 'within ',
+                    _named(span), '' if span.placed else 'within ',
                     ended - span.began_at, span.writer)), _kind(span))
     yield '</table>'
     yield '<p class="legend">%s</p>' % ' '.join(
@@ -173,7 +173,7 @@ def _line(name: str, when: str, bars: str, kind: str = '') -> str:
             % (kind, _text(name), _text(when), bars))
 
 
-_LEGEND = (('done', 'done'), ('read', 'read only, somewhere there'),
+_LEGEND = (('done', 'done'), ('read', 'only reads'),
            ('failed', 'failed'), ('undone', 'undone'),
            ('open', 'begun'), ('nobody', 'run by nobody'))
 

@@ -53,8 +53,13 @@ def is_record(plain: Any) -> bool:
             needed.get(state, 'state') in record)
 
 
-def take(detail: models.AtomDetail) -> dict[str, Any]:
-    """The record of an atom, for the journal."""
+def take(detail: models.AtomDetail,
+         seconds: float | None = None) -> dict[str, Any]:
+    """The record of an atom, for the journal.
+
+    :param seconds: how long that took which has ended; None if it is not
+        known. Older releases do not write it, and pass over it
+    """
     record: dict[str, Any] = {
         'state': detail.state, 'intention': detail.intention,
         'version': detail.version,
@@ -66,6 +71,8 @@ def take(detail: models.AtomDetail) -> dict[str, Any]:
         failure = getattr(detail, name)
         if failure is not None:
             record[name] = failures.exception_of(failure)
+    if seconds is not None and isinstance(detail, models.TaskDetail):
+        record['seconds'] = seconds
     return record
 
 

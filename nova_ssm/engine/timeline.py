@@ -13,9 +13,16 @@
 """What a flow has done when, as its journal tells it.
 
 The journal says when a task ended that has a row of its own, on the clock of
-the database. Tasks of a flow run one after the other, so it began no earlier
-than the row before was written. Of tasks that only read it says but that they
-ended between two rows. Reads states only, never what a task was given.
+the database, and of each task how long it took, on that of its conductor.
+Tasks of a flow run one after the other, so those that only read, and go along
+with the row of the next one, are put behind each other from the row before on.
+
+The first releases did not write how long tasks took. Of these it is known but
+that one began no earlier than the row before was written; and of one that only
+reads, that it was somewhere between two rows.
+
+Reads states, and failures without the secrets of their flow; never what a task
+was given.
 """
 
 from collections.abc import Iterator
@@ -30,6 +37,8 @@ from taskflow import states as taskflow_states
 from nova_ssm.engine import database
 from nova_ssm.engine import events
 from nova_ssm.engine import exception
+from nova_ssm.engine import masking
+from nova_ssm.engine import payloads
 from nova_ssm.engine import records
 from nova_ssm.engine import rows
 from nova_ssm.engine import schema
@@ -46,13 +55,14 @@ class Span:
     Times are seconds since the epoch on the database's clock.
 
     :param what: events.EXECUTE or events.UNDO
-    :param began_at: when at the earliest
-    :param ended_at: when at the latest; None if the journal knows of its
+    :param began_at: when; at the earliest if it is not known how long it took
+    :param ended_at: when, or at the latest; None if the journal knows of its
         beginning only
     :param failed: whether it failed
-    :param exact: whether it has a row of its own; if not, it is somewhere
-        between those times
+    :param exact: whether it has a row of its own
     :param writer: the worker that ran it
+    :param seconds: how long it took, as its worker has measured it; None if
+        that is not known: it was within those times
     """
 
     task: str
@@ -62,6 +72,32 @@ class Span:
     failed: bool
     exact: bool
     writer: str
+    seconds: float | None = None
+
+    @property
+    def placed(self) -> bool:
+        """Whether these are its times, not only some that it was within."""
+        return self.exact or self.seconds is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What a task has failed with, without the secrets of its flow.
+
+    :param what: events.EXECUTE or events.UNDO
+    :param at: when that was written
+    :param cause: the class of the exception, with its module
+    :param message: what it says
+    :param traceback: of where it was raised, with those that led to it
+    """
+
+    task: str
+    what: str
+    at: float
+    writer: str
+    cause: str
+    message: str
+    traceback: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +115,10 @@ class Hold:
 
 @dataclasses.dataclass
 class Timeline:
-    """What a flow has done, in its order, and who had it."""
+    """What a flow has done, in its order, who had it, and what failed."""
 
     spans: list[Span] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
     holds: list[Hold] = dataclasses.field(default_factory=list)
     began_at: float = 0.0
     ended_at: float | None = None
@@ -162,6 +199,8 @@ def _hand_over(made: Timeline, row: Any, before: Any) -> None:
 
 def _take_steps(made: Timeline, row: Any, payload: bytes,
                 before: Any) -> None:
+    # Up to here something is known to have run.
+    until = before.created_at
     for name, record in _records(row, payload):
         own = name == row.atom and row.state != taskflow_states.RUNNING
         what = _what(record)
@@ -169,14 +208,56 @@ def _take_steps(made: Timeline, row: Any, payload: bytes,
         if what is None or what == events.UNDO and not own:
             continue
         open_span = _open(made, name, what)
-        made.spans.append(Span(
-            name, what, before.created_at if open_span is None
-            else open_span.began_at, row.created_at,
-            record['state'] in _FAILED, own, row.writer))
+        seconds = _seconds(record)
+        began, ended = _times(until, row.created_at, own, seconds)
+        if not own and seconds is not None:
+            until = ended
+        if open_span is not None:
+            began = open_span.began_at
+        made.spans.append(Span(name, what, began, ended,
+                               record['state'] in _FAILED, own, row.writer,
+                               seconds))
+        if own and record['state'] in _FAILED:
+            made.failures.append(_failure(row, name, what, record))
     if row.state == taskflow_states.RUNNING:
         _open(made, row.atom, events.EXECUTE)
         made.spans.append(Span(row.atom, events.EXECUTE, row.created_at,
                                None, False, True, row.writer))
+
+
+def _times(since: float, until: float, own: bool,
+           seconds: float | None) -> tuple[float, float]:
+    """When a task began and ended that ran between two times.
+
+    :param own: whether it ended with the later one
+    :param seconds: how long it took
+    """
+    if seconds is None:
+        return since, until
+    if own:
+        return max(since, until - seconds), until
+    return since, min(since + seconds, until)
+
+
+def _seconds(record: dict[str, Any]) -> float | None:
+    seconds = record.get('seconds')
+    return float(seconds) if isinstance(seconds, (int, float)) else None
+
+
+def _failure(row: Any, name: str, what: str,
+             record: dict[str, Any]) -> Failure:
+    field = 'failure' if what == events.EXECUTE else 'revert_failure'
+    try:
+        plain = record[field][payloads.TAG][1]
+        cause, message, told = (
+            str(plain[part]) for part in ('class', 'text', 'traceback'))
+    except (LookupError, TypeError) as exc:
+        raise exception.DamagedJournal(
+            'row %d does not hold what %s failed with' % (row.seq, name)
+        ) from exc
+    return Failure(name, what, row.created_at, row.writer,
+                   cause.replace(':', '.'), masking.masked(message),
+                   masking.masked(told))
 
 
 def _what(record: dict[str, Any]) -> str | None:

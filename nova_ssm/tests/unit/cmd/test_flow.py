@@ -27,6 +27,7 @@ from nova_ssm.engine import journal
 from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
+from nova_ssm.engine import stopwatch
 from nova_ssm.engine import task
 from nova_ssm.engine import troubles
 from nova_ssm.tests.unit import cmd
@@ -232,9 +233,71 @@ def test_show(nova_ssm, flows):
 
 def test_show_for_people(nova_ssm, flows):
     _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
-    for words in ('the flow begins', 'Claim', 'Boot', 'FAILURE',
+    for words in ('the flow begins', 'Claim', 'Boot', 'failed',
                   'the flow ends', '+0.000 s'):
         assert words in out
+    header = next(line for line in out.splitlines() if '| task  ' in line and
+                  'seconds' in line)
+    assert header.replace('|', ' ').split() == [
+        'task', 'state', 'when', 'seconds', 'tries', 'effect']
+
+
+def test_show_tells_the_whole_cause_of_a_failure(nova_ssm, flows):
+    _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
+    assert 'Boot failed on ' in out
+    assert '\nValueError: no bootable device\n' in out
+    assert '    Traceback (most recent call last):' in out
+    assert "raise ValueError('no bootable device')" in out
+
+
+def test_show_gives_the_tasks_as_data(nova_ssm, flows, plugin, engine):
+    plugin()
+    _code, out, _err = nova_ssm('flow', 'show', flows['failed'], '-f', 'json')
+    shown = json.loads(out)
+    claim, boots = shown['tasks']
+    assert (claim['task'], claim['state'], claim['effect']) == (
+        'Claim', 'reverted', True)
+    assert claim['worker'] == engine.worker.id
+    assert claim['seconds'] >= 0 and claim['undo_seconds'] >= 0
+    assert claim['tries'] == 1 and len(claim['runs']) == 2
+    assert boots['state'] == 'failed'
+    [failure] = shown['failures']
+    assert (failure['task'], failure['cause'], failure['message']) == (
+        'Boot', 'builtins.ValueError', 'no bootable device')
+    assert 'Traceback' in failure['traceback']
+    [owner] = shown['owners']
+    assert owner['writer'] == engine.worker.id
+    assert shown['journal_missing'] is None
+
+
+def test_show_names_the_workers_if_there_were_several(nova_ssm, flows, url,
+                                                      engine, plugin):
+    plugin()
+    engine.board.release(flows['pending'], engine.worker.id)
+    known = registry.Registry()
+    known.add(registry.FlowType('boot', '1.0', boot))
+    other = runner.Runner(database.Database(url), serialization.Serializer(),
+                          known, 'host2', renew=False)
+    try:
+        [job] = other.board.iterjobs(only_unclaimed=True)
+        other.resume(job)
+        _code, out, _err = nova_ssm('flow', 'show', flows['pending'])
+        for words in ('| worker', 'nobody runs it', 'taken over',
+                      other.worker.id):
+            assert words in out
+    finally:
+        other.close()
+
+
+def test_show_of_what_took_some_time_at_the_most(nova_ssm, flows, engine,
+                                                 monkeypatch):
+    """As the first releases have written it."""
+    monkeypatch.setattr(stopwatch.Stopwatch, 'seconds',
+                        lambda self, name, state: None)
+    request = journal.FlowRequest('boot', {'fails': False, 'password': ''})
+    engine.run(request)
+    _code, out, _err = nova_ssm('flow', 'show', request.uuid)
+    assert re.search(r'\| Claim +\| done +\| \+[\d.]+ \| below ', out)
 
 
 @pytest.mark.parametrize('command', (('list', '--long'), ('show', 'done')))
@@ -261,8 +324,9 @@ def plugin(monkeypatch):
 def test_show_draws_the_graph_below_the_table(nova_ssm, flows, plugin):
     plugin()
     _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
-    drawn = out.rpartition('-+\n')[2].strip().splitlines()
-    assert drawn[:3] == [
+    drawn = out.splitlines()
+    at = drawn.index('boot 1.0')
+    assert drawn[at:at + 3] == [
         'boot 1.0',
         '● Claim   reverted  undo: free it',
         '● Boot    failed']

@@ -83,7 +83,7 @@ def test_a_piece_behind_a_missing_one_is_damage(lost):
 # -- flows -----------------------------------------------------------------
 
 def large():
-    return os.urandom(400).hex()
+    return os.urandom(390).hex()
 
 
 class Large(Do):

@@ -13,6 +13,7 @@
 """What the journal tells of when a flow did what."""
 
 import itertools
+import time
 
 from hypothesis import given
 from hypothesis import settings
@@ -21,6 +22,8 @@ import pytest
 
 from nova_ssm.engine import exception
 from nova_ssm.engine import queries
+from nova_ssm.engine import serialization
+from nova_ssm.engine import stopwatch
 from nova_ssm.engine import timeline
 from nova_ssm.tests.unit.engine import examples
 from nova_ssm.tests.unit.engine import helpers
@@ -52,9 +55,99 @@ def test_one_task_begins_when_the_one_before_has_ended(process, world, db):
     own = [span for span in made.spans if span.exact]
     for before, after in itertools.pairwise(own):
         assert before.ended_at <= after.began_at <= after.ended_at
-    assert made.began_at == own[0].began_at
+    assert made.began_at <= own[0].began_at
     assert made.ended_at >= own[-1].ended_at
     assert made.last == made.ended_at
+
+
+def test_each_task_tells_how_long_it_took(process, world, db):
+    """Also those that leave no row of their own."""
+    outcome = process(examples.simple(world)).run()
+    made = timeline.read(db, outcome.uuid)
+    assert len(made.spans) == 5
+    for span in made.spans:
+        assert span.placed
+        assert span.seconds == pytest.approx(
+            span.ended_at - span.began_at, abs=2e-3)    # SQLite's clock
+    for before, after in itertools.pairwise(made.spans):
+        assert before.began_at <= after.began_at
+        assert before.ended_at <= after.ended_at
+
+
+def test_a_task_that_waits_took_longer_than_one_that_does_not(
+        process, world, db, monkeypatch):
+    call = world.call
+
+    def slowly(what):
+        if what == 'do b':
+            time.sleep(0.2)
+        call(what)
+
+    monkeypatch.setattr(world, 'call', slowly)
+    outcome = process(examples.simple(world)).run()
+    took = {span.task: span.seconds
+            for span in timeline.read(db, outcome.uuid).spans}
+    assert took['b'] >= 0.2
+    assert took['b'] > sum(took.values()) / 2
+
+
+def test_undoing_is_measured_by_itself(process, world, db):
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    made = timeline.read(db, outcome.uuid)
+    for what in ('execute', 'undo'):
+        [span] = [span for span in made.spans
+                  if (span.task, span.what) == ('b', what)]
+        assert span.seconds is not None
+
+
+def test_what_the_first_releases_wrote_has_no_seconds(
+        process, world, db, monkeypatch):
+    monkeypatch.setattr(stopwatch.Stopwatch, 'seconds',
+                        lambda self, name, state: None)
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    made = timeline.read(db, outcome.uuid)
+    assert {span.seconds for span in made.spans} == {None}
+    first = made.spans[0]
+    assert first.began_at == made.began_at
+    [reads] = [span for span in made.spans if span.task == 'r']
+    assert not reads.placed
+    [b] = [span for span in made.spans
+           if (span.task, span.what) == ('b', 'execute')]
+    assert reads.began_at <= reads.ended_at <= b.ended_at
+
+
+def test_a_failure_has_its_whole_cause(process, world, db):
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    [failure] = timeline.read(db, outcome.uuid).failures
+    assert (failure.task, failure.what) == ('c', 'execute')
+    assert failure.cause.endswith(type(outcome.failure).__name__)
+    assert failure.message == str(outcome.failure)
+    assert 'Traceback (most recent call last)' in failure.traceback
+    assert failure.message in failure.traceback
+
+
+def test_a_failed_undoing_has_its_cause_too(process, world, db):
+    world.failing['undo b'] = ValueError('b stays')
+    outcome = process(examples.failing(examples.simple)(world)).run()
+    first, second = timeline.read(db, outcome.uuid).failures
+    assert (first.task, second.task) == ('c', 'b')
+    assert (second.what, second.message) == ('undo', 'b stays')
+
+
+def test_each_failed_try_has_its_cause(process, world, db):
+    outcome = process(examples.retrying(world)).run()
+    failures = timeline.read(db, outcome.uuid).failures
+    assert [failure.task for failure in failures] == ['c', 'c']
+
+
+def test_a_failure_is_told_without_the_secrets_of_its_flow(
+        process, world, db):
+    world.failing['do c'] = ValueError('no login with swordfish-77')
+    outcome = process(examples.simple(world)).run(
+        password=serialization.Secret('swordfish-77'))
+    [failure] = timeline.read(db, outcome.uuid).failures
+    assert failure.message == 'no login with ***'
+    assert 'swordfish' not in failure.traceback
 
 
 def test_a_failure_and_what_was_undone(process, world, db):

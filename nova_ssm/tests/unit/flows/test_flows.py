@@ -273,7 +273,9 @@ def _forms(plain, where):
         yield '%s/%s' % (where, kind)
     elif isinstance(plain, dict):
         for key, value in plain.items():
-            yield from _forms(value, '%s/%s' % (where, key))
+            # Added by a later release, and of no account to any.
+            if key != 'seconds':
+                yield from _forms(value, '%s/%s' % (where, key))
     elif isinstance(plain, list):
         for value in plain:
             yield from _forms(value, where + '/*')
