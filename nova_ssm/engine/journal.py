@@ -15,7 +15,8 @@
 Append-only, keyed (flow, sequence). A row is written
 
 * when the flow starts (with its claim, in one transaction),
-* when a task that had an effect ended, failed, or was reverted,
+* when a task that had an effect ended, failed, or was reverted; one that is
+  deferred leaves none when it ended,
 * when a task ended that chooses between branches,
 * when a retry begins a new try, but not the first,
 * before a task that must not begin twice unseen begins,
@@ -23,8 +24,8 @@ Append-only, keyed (flow, sequence). A row is written
   to be the last.
 
 What else TaskFlow reports (states on the way, intentions, results of tasks
-that only read) waits in memory and goes along with the next row: it can be
-found out again by running again.
+that only read or are deferred) waits in memory and goes along with the next
+row: it can be found out again by running, or recovering, again.
 """
 
 from collections.abc import Callable, Mapping, Sequence

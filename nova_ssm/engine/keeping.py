@@ -37,6 +37,8 @@ def must_write(atom: Any, detail: models.AtomDetail,
     if detail.state == taskflow_states.SUCCESS:
         if detail.name in choosers:
             return True     # or a resumed flow might choose otherwise
+        if getattr(atom, 'deferred', False):
+            return False
         had_effect = getattr(atom, 'had_effect', None)
         return had_effect is None or had_effect(detail.results)
     if detail.state == taskflow_states.REVERTED:

@@ -14,7 +14,8 @@
 
 The journal tells which tasks have ended with an effect. Behind those any
 task may have begun, up to and with the first that would have left a row when
-it ended: a task that only reads leaves none. So
+it ended: a task that only reads leaves none, nor does one at once that is
+deferred. So
 
 * each of them looks before it leaps (``recover``) when it runs next,
 * if one of them fails, those behind it that may have begun are undone too,
@@ -167,7 +168,7 @@ def _quiet(engine: Engine, atom: Any) -> bool:
     return (state in (taskflow_states.PENDING, taskflow_states.FAILURE) and
             isinstance(atom, ssm_task.Task) and
             atom.name not in engine.choosers and
-            (not atom.effect or
+            (not atom.effect or atom.deferred or
              type(atom).had_effect is not ssm_task.Task.had_effect))
 
 

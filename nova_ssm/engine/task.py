@@ -38,13 +38,18 @@ class Task(taskflow_task.Task):
 
     A task whose ``execute`` has no effect outside of the process sets
     ``effect`` to False: its result is journaled along with the next effect
-    and it costs no commit. A task whose effect shows nowhere at once (a
-    message on its way) sets ``once``: then the journal says before it begins
-    that it begins, and ``recover`` is called only if it did begin.
+    and it costs no commit. Nor does a task cost one whose effect ``recover``
+    finds whatever has been done since, if it sets ``deferred``. A task whose
+    effect shows nowhere at once (a message on its way) sets ``once``: then
+    the journal says before it begins that it begins, and ``recover`` is
+    called only if it did begin.
     """
 
     #: Whether execute changes anything outside of this process.
     effect: ClassVar[bool] = True
+    #: Whether its end waits for the next row: then it is recovered after a
+    #: crash also if other tasks have ended behind it.
+    deferred: ClassVar[bool] = False
     #: Whether the start is journaled too, before anything happens.
     once: ClassVar[bool] = False
     #: Of a task that an operator adds to a flow: counts the releases of it

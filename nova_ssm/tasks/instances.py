@@ -272,6 +272,8 @@ class StartBuildAction(base.NovaTask):
     Recovery: skip it if the action is there.
     """
 
+    deferred = True
+
     def execute(self, instance: types.Instance, cell: types.Cell) -> None:
         with obj_target_cell(instance, cell) as cctxt:
             notifications.send_update_with_states(
@@ -312,6 +314,8 @@ class MapInstance(base.NovaTask):
     Recovery: skip it if it does already.
     """
 
+    deferred = True
+
     def execute(self, context: types.Context, instance: types.Instance,
                 cell: types.Cell) -> None:
         self.manager._map_instance_to_cell(context, instance, cell)
@@ -338,6 +342,7 @@ class DeleteBuildRequest(base.NovaTask):
     """
 
     default_provides = 'wanted'
+    deferred = True
 
     def execute(self, context: types.Context,
                 build_request: types.BuildRequest, instance: types.Instance,

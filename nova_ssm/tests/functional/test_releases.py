@@ -91,7 +91,7 @@ def change(package):
     """What the next release might do."""
     path = package / 'flows' / 'build_instances.py'
     text = path.read_text()
-    one = ("        registry.FlowType('build_instance', '1.0',\n"
+    one = ("        registry.FlowType('build_instance', '1.1',\n"
            "                          lambda: build_instance(manager),\n"
            "                          cancelled=steering.build_cancelled),\n")
     assert one in text
@@ -221,7 +221,7 @@ def test_what_is_newer_is_left_alone_and_the_reason_is_listed(cloud):
         assert flow['claims'] == 0
         assert flow['trouble'] == (
             'host this cannot go on: version 2.0 of the flow build_instance '
-            'is not known here, only 1.0')
+            'is not known here, only 1.1')
     cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
     assert cloud.listed() == []
@@ -231,10 +231,10 @@ def test_a_newer_release_finishes_what_this_one_began(cloud):
     """With the graph of the version that it was begun with."""
     cloud.run('this', 'sync')
     begun = cloud.run('this', 'begin')
-    assert begun['version'] == '1.0'
+    assert begun['version'] == '1.1'
     cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
-    assert {flow.version for flow in cloud.flows()} == {'1.0'}
+    assert {flow.version for flow in cloud.flows()} == {'1.1'}
     assert 'OneMore' not in cloud.log.read_text()
 
 
@@ -250,7 +250,7 @@ def test_a_newer_object_in_a_known_flow_is_seen_in_its_row(cloud):
     assert left
     for flow in left:
         assert 'RequestSpec 1.99 is not known here' in flow['trouble']
-        assert flow['version'] == '1.0'
+        assert flow['version'] == '1.1'
     cloud.run('newer', 'look', patience=60)
     cloud.assert_all_ended_once()
 

@@ -21,6 +21,7 @@ from nova_ssm.engine import serialization
 from nova_ssm.tests.unit.engine import helpers
 
 Do, Once, Read = helpers.Do, helpers.Once, helpers.Read
+Deferred = helpers.Deferred
 
 
 class Broken(Exception):
@@ -37,6 +38,25 @@ def simple(world):
     return {'flow': lambda: helpers.linear(
         Do('a', world), Read('r', world), Once('b', world), Read('s', world),
         Do('c', world))}
+
+
+def deferring(world):
+    """Tasks whose rows wait, before each kind of task, and side by side."""
+    return {'flow': lambda: helpers.linear(
+        Deferred('a', world), Read('r', world), Deferred('d', world),
+        Do('e', world), Deferred('f', world), unordered_flow.Flow('sides').add(
+            Do('g', world), Deferred('h', world)),
+        Deferred('i', world), Once('b', world), Deferred('j', world),
+        Do('c', world))}
+
+
+def deferring_twice(world):
+    """They are tried again."""
+    return {'flow': lambda: helpers.linear(
+        Deferred('a', world),
+        linear_flow.Flow('again', retry=retry.Times(3, name='times')).add(
+            Deferred('r', world), Deferred('b', world),
+            FailsTwice('c', world)), Deferred('d', world))}
 
 
 def branching(world):

@@ -114,6 +114,12 @@ class Do(task.Task):
         self.world.unmake(self.name)
 
 
+class Deferred(Do):
+    """Its row waits for the next one."""
+
+    deferred = True
+
+
 class Once(Do):
     """Something that is not to be begun twice unseen."""
 

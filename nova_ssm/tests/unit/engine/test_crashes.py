@@ -60,7 +60,8 @@ def kill_everywhere(url, flows, check, again=False):
 @pytest.mark.parametrize('again', [False, True])
 @pytest.mark.parametrize('flows', [
     examples.simple, examples.branching, examples.retrying, examples.parent,
-    examples.near_way, examples.far_way, examples.hopping_once])
+    examples.near_way, examples.far_way, examples.hopping_once,
+    examples.deferring, examples.deferring_twice])
 def test_a_killed_flow_is_finished_once(url, flows, again):
     def check(world, outcomes):
         assert set(helpers.state_of(url).values()) == {'SUCCESS'}
@@ -75,7 +76,8 @@ def test_a_killed_flow_is_finished_once(url, flows, again):
 @pytest.mark.parametrize('again', [False, True])
 @pytest.mark.parametrize('flows', [
     examples.failing(examples.simple), examples.failing(examples.branching),
-    examples.failing(examples.near_way), examples.failing(examples.far_way)])
+    examples.failing(examples.near_way), examples.failing(examples.far_way),
+    examples.failing(examples.deferring)])
 def test_a_killed_flow_that_fails_is_undone_wholly(url, flows, again):
     def check(world, outcomes):
         assert set(helpers.state_of(url).values()) <= {'REVERTED'}

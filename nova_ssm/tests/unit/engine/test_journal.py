@@ -35,6 +35,7 @@ from nova_ssm.engine import worker
 from nova_ssm.tests.unit.engine import helpers
 
 Do, Once, Read = helpers.Do, helpers.Once, helpers.Read
+Deferred = helpers.Deferred
 
 START = {'INSERT': 2, 'COMMIT': 1}
 ONE_ROW = {'INSERT': 1, 'COMMIT': 1}
@@ -113,6 +114,22 @@ def test_progress_costs_nothing(cost, world):
 def test_a_task_that_runs_once_costs_one_row_more(cost, world):
     assert cost(Once('a', world))[1:] == [
         ('atom', 'a', ONE_ROW), ('atom', 'a', END), ('end', None, {})]
+
+
+def test_a_deferred_task_costs_nothing(cost, world):
+    assert cost(Deferred('a', world), Do('b', world), Deferred('c', world),
+                Once('d', world))[1:] == [
+        ('atom', 'b', ONE_ROW), ('atom', 'd', ONE_ROW), ('atom', 'd', END),
+        ('end', None, {})]
+    # But they are journaled: the next row has them.
+    assert sorted(world.effects) == ['a', 'b', 'c', 'd']
+
+
+def test_undoing_a_deferred_task_costs_one_row(cost, world):
+    world.failing['do b'] = ValueError()
+    assert cost(Deferred('a', world), Do('b', world))[1:] == [
+        ('atom', 'b', ONE_ROW), ('atom', 'b', ONE_ROW),
+        ('atom', 'a', ONE_ROW), ('end', None, END)]
 
 
 def test_a_failure_and_each_undoing_cost_one_row(cost, world):

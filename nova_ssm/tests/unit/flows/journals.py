@@ -33,6 +33,7 @@ import sqlalchemy as sa
 from nova_ssm.engine import database
 from nova_ssm.engine import registry
 from nova_ssm.engine import schema
+from nova_ssm.engine import stamps
 from nova_ssm.tests.unit.engine import helpers
 from nova_ssm.tests.unit.flows import rehearsal
 
@@ -65,7 +66,9 @@ def record(flow_type: registry.FlowType, flow_types: Any,
         helpers.MortalDatabase.shared.pop(url).close()
     return {'name': flow_type.name, 'version': flow_type.version, 'rows': [
         {**{name: row._mapping[name] for name in _COLUMNS},
-         'payload': row.payload and base64.b64encode(row.payload).decode()}
+         # Without its stamp: it is put into a row of another flow.
+         'payload': row.payload and base64.b64encode(
+             stamps.opened(row.payload)).decode()}
         for row in found]}
 
 

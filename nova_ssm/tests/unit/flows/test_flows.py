@@ -211,6 +211,7 @@ def fingerprint_of(atom):
         'effect': getattr(atom, 'effect', True),
         'sometimes': kind != 'retry' and (
             cls.had_effect is not ssm_task.Task.had_effect),
+        **({'deferred': True} if getattr(atom, 'deferred', False) else {}),
         'once': getattr(atom, 'once', False)}
 
 
