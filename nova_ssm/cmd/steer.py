@@ -266,8 +266,9 @@ class Retry(Steer):
     """Have flows that have failed tried again.
 
     What could not be undone (FAILURE) is undone from the task on whose
-    revert failed. A move that was reverted is begun again, if the server is
-    as it was then; what else was reverted needs a new request.
+    revert failed. A resize, a cold or a live migration that was reverted is
+    begun again, if nobody has done anything to the server since. What else
+    was reverted needs a new request: it is said which one, and why.
     """
 
     verb = 'retry'
@@ -284,7 +285,7 @@ class Retry(Steer):
     def order(self, database: database_module.Database,
               info: queries.FlowInfo, parsed_args: argparse.Namespace
               ) -> list[str]:
-        retries.retry(database, info.uuid, asking.who(), _begins_again)
+        retries.retry(database, info.uuid, asking.who(), _refusal)
         return [info.uuid]
 
     def look(self, before: queries.FlowInfo, now: queries.FlowInfo
@@ -296,10 +297,14 @@ class Retry(Steer):
         return (': '.join(filter(None, (now.state, now.failure))), well)
 
 
-def _begins_again(name: str, version: str) -> bool:
-    """Whether the installed flow of that name can be begun again."""
+def _refusal(name: str, version: str) -> str | None:
+    """Why a flow that was reverted cannot be begun again, if so."""
     catalog: Any = importlib.import_module('nova_ssm.catalog').installed()
     try:
-        return catalog.flow_type(name, version).again is not None
-    except exception.UnknownFlow:
-        return False
+        flow_type = catalog.flow_type(name, version)
+    except exception.UnknownFlow as exc:
+        return 'it is not known here whether it can be begun again: %s' % exc
+    if flow_type.again is not None:
+        return None
+    return ('all that it has done was undone, and a flow named %s cannot be '
+            'begun again: %s' % (name, flow_type.instead))

@@ -419,8 +419,6 @@ def new_detail(request_uuid: str, name: str,
 
 
 def given(detail: models.FlowDetail) -> dict[str, Any]:
-    """What a flow was given, by name; with its context."""
-    for atom in detail:
-        if atom.name == taskflow_storage.Storage.injector_name:
-            return dict(atom.results)
-    return {}
+    """What a flow was given, by name, with its context; to be changed."""
+    return next(atom.results for atom in detail
+                if atom.name == taskflow_storage.Storage.injector_name)

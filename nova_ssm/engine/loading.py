@@ -46,6 +46,7 @@ class Loaded:
     :param missing: of each input that lacks a secret why it does
     :param incomplete: the same of each task, by its name, for what it gave
     :param again: whether it begins again, from its start
+    :param number: how often it was begun again
     :param order: what people want of it
     :param trouble: what the last one said who could not go on with it
     :param mask: knows the secrets of the flow
@@ -62,6 +63,7 @@ class Loaded:
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     incomplete: dict[str, str] = dataclasses.field(default_factory=dict)
     again: bool = False
+    number: int = 0
     order: orders.Order | None = None
     trouble: str | None = None
     mask: masking.Mask = dataclasses.field(default_factory=masking.Mask)
@@ -224,6 +226,7 @@ def _go_on(loaded: Loaded, atoms: dict[str, dict[str, Any]],
         loaded.started.clear()
         loaded.incomplete.clear()
         loaded.failed, loaded.again = None, True
+        loaded.number += 1
     for atom, record in list(atoms.items()):
         if record['state'] != taskflow_states.REVERT_FAILURE:
             continue

@@ -35,12 +35,21 @@ def begin_again(registry: registry_module.Registry,
     """
     if loaded.order is not None:
         return      # it is cancelled before it has begun
-    again = registry.get(loaded.flow.name, loaded.flow.version).again
-    if again is None:
+    flow_type = registry.get(loaded.flow.name, loaded.flow.version)
+    if flow_type.again is None:
         raise exception.NotSteerable(
             'a flow named %s that was reverted cannot be begun again, but '
-            'by a new request' % loaded.flow.name)
-    again(journal.given(loaded.detail))
+            'by a new request: %s' % (loaded.flow.name, flow_type.instead))
+    flow_type.again(journal.given(loaded.detail))
+
+
+def renew(registry: registry_module.Registry,
+          loaded: loading.Loaded) -> None:
+    """Give a flow that was begun again what is new then."""
+    if loaded.number:
+        flow_type = registry.get(loaded.flow.name, loaded.flow.version)
+        inputs = journal.given(loaded.detail)
+        inputs.update(flow_type.renewed(inputs, loaded.number))
 
 
 def cancellation(db: database.Database, registry: registry_module.Registry,

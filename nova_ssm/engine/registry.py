@@ -42,6 +42,11 @@ class FlowType:
         what it was given: sets up what the request had set up, or raises if
         that is not possible any more. May be called more than once. None for
         flows that cannot be begun again
+    :param renewed: of a flow that is begun again for the n-th time: which of
+        its inputs are others than those that it was given, from these and n.
+        The same each time
+    :param instead: of a flow that cannot be begun again: what people can do
+        when it was reverted, and why it cannot
     """
 
     name: str
@@ -49,6 +54,9 @@ class FlowType:
     factory: Callable[[], taskflow_flow.Flow]
     cancelled: Callable[[str], Exception] = exception.FlowCancelled
     again: Callable[[Mapping[str, Any]], None] | None = None
+    renewed: Callable[[Mapping[str, Any], int],
+                      Mapping[str, Any]] = lambda given, number: {}
+    instead: str = 'make the request again'
 
 
 class Registry:

@@ -33,12 +33,14 @@ _F, _O = schema.flows.c, schema.orders.c
 
 
 def retry(db: database.Database, uuid: str, by: str,
-          begins_again: Callable[[str, str], bool] = lambda *_: True) -> str:
+          refusal: Callable[[str, str], str | None] = lambda *_: None
+          ) -> str:
     """Have a flow tried again that has failed.
 
     :param by: who asks for it
-    :param begins_again: whether flows of that name and version can be begun
-        again; one that turns out not to be is reverted at once
+    :param refusal: why a flow of that name and version that was reverted
+        cannot be begun again, and what to do instead; None if it can. One
+        that turns out not to be is reverted at once
     :returns: the state that it was in
     :raises FlowNotFound: if there is no such flow
     :raises NotSteerable: if there is nothing to be tried again
@@ -51,12 +53,11 @@ def retry(db: database.Database, uuid: str, by: str,
             _F.uuid == uuid)).first()
         if row is None:
             raise exception.FlowNotFound('there is no flow %s' % uuid)
-        reason = _why_not(row) or _busy(connection, row)
-        if reason is None and row.state == states.REVERTED and (
-                not begins_again(row.name, row.version)):
-            reason = ('all that it has done was undone, and a flow named %s '
-                      'cannot be begun again: make the request again'
-                      % row.name)
+        reason = _why_not(row)
+        if reason is None and row.state == states.REVERTED:
+            reason = refusal(row.name, row.version)
+        if reason is None:
+            reason = _busy(connection, row)
         if reason is not None:
             raise exception.NotSteerable(
                 'flow %s cannot be tried again: %s' % (uuid, reason))
@@ -80,13 +81,15 @@ def _why_not(row: sa.Row) -> str | None:
     """Why there is nothing to be tried again, as far as its row tells."""
     if row.finished_at is None:
         if row.owner is not None:
-            return 'it is not over'
+            return 'it is not over: cancel it first, or let it go on'
         return ('it is not over, and is tried again by itself%s'
                 % (': ' + row.trouble if row.trouble else ''))
     if row.state == states.KILLED:
-        return 'it was given up'
+        return ('it was given up, with what it has done: let "nova-ssm audit" '
+                'undo that, then make the request again')
     if row.state == states.SUCCESS:
-        return 'it has succeeded'
+        return ('it has succeeded; for what it has posted see "nova-ssm flow '
+                'list --children-of"')
     return None
 
 
@@ -98,8 +101,8 @@ def _busy(connection: sa.Connection, row: sa.Row) -> str | None:
         _F.subject == row.subject, _F.finished_at.is_(None)).limit(1)).first()
     if other is None:
         return None
-    return 'flow %s (%s) works on %s now' % (other.uuid, other.name,
-                                             row.subject)
+    return 'flow %s (%s) works on %s now: wait for its end' % (
+        other.uuid, other.name, row.subject)
 
 
 def _reopen(connection: sa.Connection, row: sa.Row) -> bool:

@@ -272,6 +272,7 @@ class Runner:
         # Failing here is no reason to revert: it may be readable elsewhere,
         # or later.
         loaded = loading.load(self.db, self._serializer, log.uuid, name)
+        obeying.renew(self.registry, loaded)
         log.version = loaded.flow.version
         log.telling = self.listeners.begin(loaded.flow, resumed=True)
         log.mask = loaded.mask

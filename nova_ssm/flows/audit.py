@@ -218,8 +218,12 @@ def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
               repair_endless_migration, repair_stale_binding,
               repair_orphan_port, repair_orphan_accelerator,
               repair_orphan_attachment)
-    return [registry.FlowType(make.__name__, '1.0', functools.partial(
-        make, manager, inquiry)) for make in asking] + [
-        registry.FlowType(make.__name__, '1.0',
-                          functools.partial(make, manager))
-        for make in others]
+    return [registry.FlowType(
+        make.__name__, '1.0', functools.partial(make, manager, inquiry),
+        instead=_INSTEAD) for make in asking] + [
+            registry.FlowType(
+                make.__name__, '1.0', functools.partial(make, manager),
+                instead=_INSTEAD) for make in others]
+
+
+_INSTEAD = '"nova-ssm audit" looks again at what is left'

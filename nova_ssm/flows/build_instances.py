@@ -105,14 +105,18 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     return [
         registry.FlowType('schedule_and_build_instances', '1.0',
                           lambda: schedule_and_build(manager),
-                          cancelled=steering.build_cancelled),
+                          cancelled=steering.build_cancelled,
+                          instead=steering.BUILD_INSTEAD),
         # 1.1: some of its tasks leave no row of their own.
         registry.FlowType('build_instance', '1.1',
                           lambda: build_instance(manager),
-                          cancelled=steering.build_cancelled),
+                          cancelled=steering.build_cancelled,
+                          instead=steering.BUILD_INSTEAD),
         registry.FlowType('reschedule_instance', '1.0',
                           lambda: reschedule_instance(manager),
-                          cancelled=steering.build_cancelled),
+                          cancelled=steering.build_cancelled,
+                          instead=steering.BUILD_INSTEAD),
         registry.FlowType('fail_abandoned_builds', '1.0',
-                          lambda: fail_abandoned_builds(manager)),
+                          lambda: fail_abandoned_builds(manager),
+                          instead=steering.FOR_A_WORKER),
     ]

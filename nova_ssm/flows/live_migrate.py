@@ -96,10 +96,15 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     return [
         registry.FlowType('live_migrate', '1.0',
                           lambda: live_migrate(manager),
-                          cancelled=steering.move_cancelled),
+                          cancelled=steering.move_cancelled,
+                          again=steering.live_migration_again,
+                          renewed=steering.another_migration),
         registry.FlowType('live_migrate_forced', '1.0',
                           lambda: live_migrate_forced(manager),
-                          cancelled=steering.move_cancelled),
+                          cancelled=steering.move_cancelled,
+                          again=steering.live_migration_again,
+                          renewed=steering.another_migration),
         registry.FlowType('end_abandoned_live_migrations', '1.0',
-                          lambda: end_abandoned_live_migrations(manager)),
+                          lambda: end_abandoned_live_migrations(manager),
+                          instead=steering.FOR_A_WORKER),
     ]

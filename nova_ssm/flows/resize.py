@@ -117,7 +117,9 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
                           again=steering.resize_again),
         registry.FlowType('reschedule_resize', '1.0',
                           lambda: reschedule_resize(manager),
-                          cancelled=steering.move_cancelled),
+                          cancelled=steering.move_cancelled,
+                          instead=steering.RESIZE_INSTEAD),
         registry.FlowType('end_abandoned_resizes', '1.0',
-                          lambda: end_abandoned_resizes(manager)),
+                          lambda: end_abandoned_resizes(manager),
+                          instead=steering.FOR_A_WORKER),
     ]

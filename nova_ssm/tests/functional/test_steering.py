@@ -23,6 +23,7 @@ import time
 
 from nova.conductor import manager as conductor_manager
 from nova.scheduler.client import report
+from nova.tests.functional.api import client as api_client
 import pytest
 
 from nova_ssm.engine import database
@@ -38,8 +39,8 @@ OPTIONS = {'ssm': {'recovery_interval': 0.2, 'task_events': False}}
 @pytest.fixture
 def nova(tmp_path):
     with embedded.EmbeddedNova(
-            str(tmp_path), workflows=['build_instances', 'resize'],
-            options=OPTIONS) as one:
+            str(tmp_path), options=OPTIONS,
+            workflows=['build_instances', 'resize', 'live_migrate']) as one:
         yield one
 
 
@@ -99,14 +100,19 @@ def nova_ssm(nova, tmp_path):
     conf.write_text('[ssm]\nconnection = sqlite:///%s\n'
                     % (tmp_path / 'ssm.db'))
 
-    def run(*args, code=0):
-        done = subprocess.run(
+    def process(*args):
+        return subprocess.run(
             [sys.executable, '-W', 'ignore', '-c', 'import sys; from '
              'nova_ssm.cmd import main; sys.exit(main.main())',
-             '--config-file', str(conf), *args, '-f', 'json'],
+             '--config-file', str(conf), *args],
             capture_output=True, text=True, env=os.environ, timeout=300)
+
+    def run(*args, code=0):
+        done = process(*args, '-f', 'json')
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
+
+    run.run = process
     return run
 
 
@@ -197,6 +203,60 @@ def test_a_server_that_was_deleted_meanwhile_is_not_resized(
     state, _result = steer(nova_ssm, 'retry', flow, code=3)
     assert state == 'REVERTED'
     assert files.rows('placement', 'SELECT * FROM allocations') == []
+
+
+@pytest.mark.parametrize('forced', (False, True))
+def test_a_live_migration_is_cancelled_and_begun_again(
+        nova, files, gate, nova_ssm, forced):
+    nova.boot('vm')
+    [server] = nova.servers()
+    before = nova.wait(server['id'])['OS-EXT-SRV-ATTR:host']
+    [other] = {'host1', 'host2'} - {before}
+    check = gate(moves, 'check')
+    nova.api.microversion = '2.30'
+    nova.api.post_server_action(server['id'], {'os-migrateLive': {
+        'host': other if forced else None, 'block_migration': 'auto',
+        **({'force': True} if forced else {})}})
+    nova.api.microversion = None
+    assert check.reached.wait(120)
+    [flow] = nova_ssm('flow', 'list', '--server', server['id'],
+                      '--unfinished')
+    assert flow['name'] == ('live_migrate_forced' if forced
+                            else 'live_migrate')
+    check.open_when_ordered(files)
+    assert steer(nova_ssm, 'cancel', flow['uuid']) == (
+        'REVERTED', 'all is undone')
+    assert nova.wait(server['id'])['OS-EXT-SRV-ATTR:host'] == before
+    assert_nothing_left(nova, files)
+
+    assert steer(nova_ssm, 'retry', flow['uuid'])[0] == 'SUCCESS'
+    while nova.wait(server['id'])['OS-EXT-SRV-ATTR:host'] != other:
+        time.sleep(0.1)
+    # Each time has a record of its own.
+    assert [status for status, in files.rows(
+        'nova_cell1', 'SELECT status FROM migrations ORDER BY id')] == [
+            'error', 'completed']
+    assert_nothing_left(nova, files)
+
+
+def test_a_build_is_not_begun_again(nova, files, gate, nova_ssm, tmp_path):
+    bdms = built(nova, gate)
+    flow = next(one for one in nova_ssm(
+        'flow', 'list', '--operation', 'build_instance', '--unfinished')
+        if one['task'] is not None)
+    bdms.open_when_ordered(files)
+    steer(nova_ssm, 'cancel', flow['uuid'])
+    said = nova_ssm.run('flow', 'retry', '--yes', flow['uuid'])
+    assert said.returncode == 1
+    for words in ('the hosts that were claimed for it are free again',
+                  'openstack server delete', 'Nova rebuilds no server'):
+        assert words in said.stderr
+    # So it is: it holds nothing, and Nova says the same.
+    assert (flow['subject'],) not in files.rows(
+        'placement', 'SELECT DISTINCT consumer_id FROM allocations')
+    with pytest.raises(api_client.OpenStackApiException, match='409'):
+        nova.api.post_server_action(flow['subject'], {
+            'rebuild': {'imageRef': embedded.IMAGE}})
 
 
 def built(nova, gate):

@@ -144,7 +144,7 @@ def test_what_was_not_paused(nova_ssm, flow):
 def test_what_cannot_be_begun_again(nova_ssm, flow):
     steer(nova_ssm, 'cancel', '--wait', flow)
     cmd.assert_one_line(nova_ssm('flow', 'retry', '--yes', flow),
-                        'make the request again')
+                        'no installed plugin has a flow named hold')
 
 
 # -- asking -------------------------------------------------------------------

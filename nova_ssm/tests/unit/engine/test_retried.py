@@ -141,6 +141,58 @@ def test_who_begins_it_again_may_die_at_each_moment(url):
     assert moment > 5
 
 
+def test_it_is_given_what_is_new_each_time(process, world, db):
+    """Of a name that was used up, say; the same for all who go on with it."""
+    seen = []
+    one = process(examples.failing(examples.simple)(world))
+    uuid = one.run(number=7).uuid
+    one.retype(again=lambda given: seen.append(given['number']),
+               renewed=lambda given, number: {
+                   'number': given['number'] + 10 * number})
+    for _try in range(3):
+        retries.retry(db, uuid, 'ann')
+        [outcome] = one.resume_all()
+        assert outcome.state == 'REVERTED'
+    assert seen == [17, 27, 37]
+
+
+def test_who_goes_on_with_it_is_given_the_same(url):
+    world = helpers.World()
+    one = helpers.Process(url, world, examples.failing(examples.simple)(world))
+    uuid = one.run(number=7).uuid
+    del world.failing['do c']
+    seen = []
+
+    def renewed(given, number):
+        seen.append((given['number'], number))
+        return {'number': 8}
+
+    one.retype(again=lambda given: None, renewed=renewed)
+    retries.retry(one.db, uuid, 'ann')
+    world.kill_at = world.points + 6
+    with pytest.raises(helpers.Killed):
+        one.resume_all()
+    world.kill_at = None
+    helpers.expire_leases(url)
+    other = helpers.Process(url, world, examples.simple(world))
+    other.retype(again=lambda given: None, renewed=renewed)
+    [outcome] = other.resume_all()
+    assert outcome.state == 'SUCCESS'
+    assert outcome.results['number'] == 8
+    assert seen == [(7, 1), (7, 1)]
+
+
+def test_what_is_undone_further_is_not_given_anything_new(process, world, db):
+    one = process(stuck(world))
+    uuid = one.run(number=7).uuid
+    del world.failing['undo a']
+    asked = []
+    one.retype(renewed=lambda given, number: asked.append(number) or {})
+    retries.retry(db, uuid, 'ann')
+    one.resume_all()
+    assert asked == []
+
+
 def test_it_is_reverted_at_once_if_the_world_has_changed(process, world, db):
     def again(given):
         raise ValueError('the server was deleted')
@@ -222,8 +274,9 @@ def test_what_another_flow_works_on_now(process, world, db):
 
 def test_what_cannot_be_begun_again(process, world, db):
     uuid = process(examples.failing(examples.simple)(world)).run().uuid
-    assert 'make the request again' in refusal(
-        db, uuid, lambda name, version: False)
+    assert refusal(
+        db, uuid, lambda name, version: '%s %s does not' % (name, version)
+    ).endswith('cannot be tried again: flow 1.0 does not')
     assert helpers.state_of(db.url, uuid)[0] == 'REVERTED'
 
 
