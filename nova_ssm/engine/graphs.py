@@ -248,7 +248,8 @@ def _atom(atom: Any, choices: list[Choice]) -> Atom:
 
 def _first_line(thing: Any) -> str:
     """The first line of a docstring."""
-    return (inspect.getdoc(thing) or '').partition('\n')[0].rstrip('.')
+    line = (inspect.getdoc(thing) or '').partition('\n')[0].rstrip('.')
+    return line.replace('``', '')    # people do not read markup
 
 
 def _says(decider: Any) -> str:

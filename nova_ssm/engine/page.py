@@ -27,6 +27,8 @@ from nova_ssm.engine import events
 from nova_ssm.engine import graphs
 from nova_ssm.engine import masking
 from nova_ssm.engine import queries
+from nova_ssm.engine import states
+from nova_ssm.engine import style
 from nova_ssm.engine import svg
 from nova_ssm.engine import timeline as timeline_module
 
@@ -53,29 +55,50 @@ class Content:
 def page(content: Content) -> str:
     """The page as HTML."""
     info = content.info
-    title = '%s %s' % (info.name, info.state)
     return '\n'.join([
         '<!DOCTYPE html>', '<html lang="en">', '<head>',
         '<meta charset="utf-8">',
         '<meta http-equiv="Content-Security-Policy" content="default-src '
         '\'none\'; style-src \'unsafe-inline\'">',
         '<meta name="viewport" content="width=device-width">',
-        '<title>%s</title>' % _text(title),
-        '<style>%s</style>' % _STYLE, '</head>', '<body>',
-        '<h1>%s <span class="state %s">%s</span></h1>' % (
-            _text(info.name), _text(info.state), _text(info.state)),
-        _facts(content), *_failure(info), *_timeline(content),
-        *_graph(content), *_children(content.children), '</body>', '</html>',
-        ''])
+        '<title>%s</title>' % _text('%s %s' % (info.name, info.state)),
+        '<style>%s</style>' % style.sheet(), '</head>', '<body>', '<main>',
+        '<h1>%s %s</h1>' % (_text(info.name), _state(info.state)),
+        '<p>%s</p>' % _text(_summary(content)), _facts(content),
+        *_failures(content), *_timeline(content), *_graph(content),
+        *_children(content.children), '</main>', '</body>', '</html>', ''])
 
 
 def _text(value: object) -> str:
     return html.escape(masking.masked(str(value)))
 
 
+def _state(state: str) -> str:
+    return '<span class="state %s">%s</span>' % (_text(state), _text(state))
+
+
 def _date(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime(
         '%Y-%m-%d %H:%M:%S UTC')
+
+
+def _summary(content: Content) -> str:
+    """What has become of it, in one sentence."""
+    info = content.info
+    took = '%.3f s' % ((info.finished_at or content.made_at) -
+                       info.created_at)
+    failed = [one.task for one in (
+        content.timeline.failures if content.timeline else ())
+        if one.what == events.EXECUTE]
+    why = ': %s failed' % failed[-1] if failed else ''
+    return {
+        states.SUCCESS: 'It has succeeded after %s.' % took,
+        states.REVERTED: 'All that it did was undone after %s%s.' % (
+            took, why),
+        states.FAILURE: 'It failed after %s%s, and could not be undone.' % (
+            took, why),
+        states.KILLED: 'It was given up after %s; nothing was undone.' % took,
+    }.get(info.state, 'It is under way since %s.' % took)
 
 
 def _facts(content: Content) -> str:
@@ -88,11 +111,10 @@ def _facts(content: Content) -> str:
         ('Parent', info.parent_uuid), ('Owner', _owner(info)),
         ('Begun', _date(info.created_at)),
         ('Over' if info.finished_at else 'Seen', _date(until)),
-        ('Took', '%.3f s' % (until - info.created_at)),
         ('Taken over', '%d times' % info.claims if info.claims else None)]
-    rows = ''.join('<tr><th>%s</th><td>%s</td></tr>' % (name, _text(value))
-                   for name, value in facts if value)
-    return '<table class="facts">%s</table>' % rows
+    return '<dl class="facts">%s</dl>' % ''.join(
+        '<div><dt>%s</dt><dd>%s</dd></div>' % (name, _text(value))
+        for name, value in facts if value)
 
 
 def _owner(info: queries.FlowInfo) -> str | None:
@@ -101,12 +123,25 @@ def _owner(info: queries.FlowInfo) -> str | None:
     return info.owner + ' (dead)'
 
 
-def _failure(info: queries.FlowInfo) -> Iterable[str]:
-    for title, told in (('Failure', info.failure),
-                        ('Nobody goes on with it', info.trouble)):
-        if told:
-            yield '<h2>%s</h2><pre class="failure">%s</pre>' % (
-                title, _text(told))
+def _failures(content: Content) -> Iterable[str]:
+    info, told = content.info, content.timeline
+    whole = told.failures if told is not None else []
+    if info.failure or whole:
+        yield '<h2>Failure</h2>'
+    if info.failure and not whole:
+        yield '<div class="failure failed"><pre>%s</pre></div>' % _text(
+            info.failure)
+    for one in whole:
+        yield ('<div class="failure failed"><h3>%s%s</h3><p class="dim">%s, '
+               'by %s</p><pre>%s: %s</pre><details><summary>Traceback'
+               '</summary><pre>%s</pre></details></div>' % (
+                   'Undoing ' if one.what == events.UNDO else '',
+                   *map(_text, (one.task, _date(one.at), one.writer,
+                                one.cause.removeprefix('builtins.'),
+                                one.message, one.traceback))))
+    if info.trouble:
+        yield ('<h2>Nobody goes on with it</h2><div class="failure failed">'
+               '<pre>%s</pre></div>' % _text(info.trouble))
 
 
 def _graph(content: Content) -> Iterable[str]:
@@ -114,10 +149,10 @@ def _graph(content: Content) -> Iterable[str]:
     if content.graph is None:
         yield '<p>Not drawn: %s</p>' % _text(content.missing)
     else:
-        yield '<div class="graph">%s</div>' % svg.picture(content.graph)
+        # Whoever has no mouse can scroll it, too.
+        yield ('<div class="graph scroll" tabindex="0" role="region" '
+               'aria-label="Graph">%s</div>' % svg.picture(content.graph))
 
-
-# -- the timeline ----------------------------------------------------------
 
 def _timeline(content: Content) -> Iterable[str]:
     yield '<h2>Timeline</h2>'
@@ -135,91 +170,75 @@ def _timeline(content: Content) -> Iterable[str]:
                 'max(2px, %.3f%%)" title="%s"></div>'
                 % (kind, left, width, _text(label)))
 
-    yield '<table class="timeline">'
+    yield '<ol class="timeline">'
+    yield _line('', '', '<span>0</span><span>%.3f s</span><span>%.3f s'
+                '</span>' % (whole / 2, whole), 'axis')
     yield _line('run by', '', ''.join(
-        bar('owner' if hold.writer else 'nobody', hold.began_at,
+        bar(style.OWNER if hold.writer else style.NOBODY, hold.began_at,
             hold.ended_at or end, hold.writer or 'nobody')
         for hold in told.holds))
     for span in told.spans:
         ended = span.ended_at or end
-        yield _line(_named(span), '+%.3f s' % (
-            span.began_at - told.began_at), bar(
-                _kind(span), span.began_at, ended,
-                '%s: %s%.3f s, by %s' % (
-                    _named(span), '' if span.placed else 'within ',
-                    ended - span.began_at, span.writer)), _kind(span))
-    yield '</table>'
-    yield '<p class="legend">%s</p>' % ' '.join(
-        '<span class="bar %s"></span> %s' % one for one in _LEGEND)
+        yield _line(_named(span), _took(span, ended), bar(
+            _kind(span), span.began_at, ended, '%s: %s from +%.3f s on, by '
+            '%s' % (_named(span), _took(span, ended),
+                    span.began_at - told.began_at, span.writer)),
+            _kind(span))
+    yield '</ol>'
+    yield '<p class="legend">%s</p>' % ''.join(
+        '<span><span class="bar %s"></span>%s</span>' % one
+        for one in _LEGEND)
+    yield '<p>%s</p>' % _text('Run by ' + ', then '.join(
+        '%s for %.3f s' % (hold.writer or 'nobody', (
+            hold.ended_at or end) - hold.began_at)
+        for hold in told.holds)) if told.holds else ''
 
 
 def _named(span: timeline_module.Span) -> str:
     return ('undo ' if span.what == events.UNDO else '') + span.task
 
 
+def _took(span: timeline_module.Span, ended: float) -> str:
+    seconds = (ended - span.began_at if span.seconds is None
+               else span.seconds)
+    if span.ended_at is None:
+        return '%.3f s so far' % seconds
+    return '%s%.3f s' % ('' if span.placed else 'within ', seconds)
+
+
 def _kind(span: timeline_module.Span) -> str:
     if span.failed:
-        return 'failed'
+        return style.FAILED
     if span.ended_at is None:
-        return 'open'
+        return style.OPEN
     if span.what == events.UNDO:
-        return 'undone'
-    return 'done' if span.exact else 'read'
+        return style.UNDONE
+    return style.DONE if span.exact else style.READ
 
 
-def _line(name: str, when: str, bars: str, kind: str = '') -> str:
-    return ('<tr class="%s"><th>%s</th><td class="when">%s</td><td '
-            'class="lane"><div class="bars">%s</div></td></tr>'
-            % (kind, _text(name), _text(when), bars))
+def _line(name: str, took: str, bars: str, kind: str = '') -> str:
+    return ('<li class="%s"><span class="name">%s</span><span class="took">'
+            '%s</span><div class="bars">%s</div></li>'
+            % (kind, _text(name), _text(took), bars))
 
 
-_LEGEND = (('done', 'done'), ('read', 'only reads'),
-           ('failed', 'failed'), ('undone', 'undone'),
-           ('open', 'begun'), ('nobody', 'run by nobody'))
+_LEGEND = ((style.DONE, 'done'), (style.READ, 'changed nothing'),
+           (style.FAILED, 'failed'), (style.UNDONE, 'undone'),
+           (style.OPEN, 'under way'), (style.NOBODY, 'run by nobody'))
 
 
 def _children(children: Sequence[queries.FlowInfo]) -> Iterable[str]:
     if not children:
         return
-    yield '<h2>Flows that it has posted</h2><table class="children">'
+    yield ('<h2>Flows that it has posted</h2><div class="scroll" '
+           'tabindex="0" role="region" aria-label="Flows that it has posted">'
+           '<table><thead><tr>%s</tr></thead><tbody>' % ''.join(
+               '<th scope="col">%s</th>' % name for name in (
+                   'Flow', 'Name', 'Subject', 'State', 'Failure')))
     for info in reversed(children):
-        yield ('<tr><td>%s</td><td>%s</td><td>%s</td><td><span class="state '
-               '%s">%s</span></td><td>%s</td></tr>' % (
-                   _text(info.uuid), _text(info.name),
-                   _text(info.subject or ''), _text(info.state),
-                   _text(info.state), _text(info.failure or '')))
-    yield '</table>'
-
-
-_STYLE = '''
-:root { color-scheme: light dark; --line: #8886; --done: #2a8f5b;
-  --read: #7aa7c7; --failed: #c7372f; --undone: #c98a1b; --open: #3d74d6;
-  --nobody: #9996; }
-body { font: 15px/1.45 sans-serif; max-width: 72rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; }
-th { text-align: left; font-weight: 600; padding: .1rem 1rem .1rem 0; }
-td { padding: .1rem 1rem .1rem 0; overflow-wrap: anywhere; }
-.state { font-size: .8em; padding: .1em .5em; border-radius: .4em;
-  color: #fff; background: #667; }
-.SUCCESS { background: var(--done); } .FAILURE { background: var(--failed); }
-.REVERTED { background: var(--undone); } .RUNNING { background: var(--open); }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .6rem;
-  border-left: 4px solid var(--failed); background: #8881; }
-.timeline { width: 100%; } .timeline th, .when { white-space: nowrap; }
-.timeline th { font-weight: 400; } .failed th { color: var(--failed); }
-.when { text-align: right; font-variant-numeric: tabular-nums; }
-.lane { width: 100%; padding: 0; }
-.bars { position: relative; height: 1.1em; background: #8881; }
-.bars .bar { position: absolute; top: 0; bottom: 0; }
-.bar { border-radius: 2px; background: var(--done); }
-.bar.read { background: var(--read); opacity: .55; }
-.bar.failed { background: var(--failed); }
-.bar.undone { background: var(--undone); }
-.bar.open, .bar.owner { background: var(--open); }
-.bar.nobody { background: var(--nobody); }
-.legend .bar { display: inline-block; width: 1em; height: .8em;
-  margin-left: 1em; }
-.graph { overflow-x: auto; }
-'''
+        yield '<tr>%s</tr>' % ''.join(
+            '<td>%s</td>' % cell for cell in (
+                _text(info.uuid), _text(info.name),
+                _text(info.subject or ''), _state(info.state),
+                _text(info.failure or '')))
+    yield '</tbody></table></div>'

@@ -24,8 +24,10 @@ from oslo_config import cfg
 import pytest
 
 from nova_ssm.cmd import main
+from nova_ssm.engine import colors
 from nova_ssm.engine import database
 from nova_ssm.engine import journal
+from nova_ssm.engine import progress
 from nova_ssm.engine import registry
 from nova_ssm.engine import runner
 from nova_ssm.engine import serialization
@@ -38,8 +40,9 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason='needs a browser: apt-get install chromium')
 
 #: Colours of the page's bars.
-DONE, FAILED, UNDONE = (0x2a, 0x8f, 0x5b), (0xc7, 0x37, 0x2f), (0xc9, 0x8a,
-                                                               0x1b)
+DONE, FAILED, UNDONE = (
+    tuple(bytes.fromhex(colors.picture(state)[1:])) for state in (
+        progress.DONE, progress.FAILED, progress.REVERTED))
 
 
 def browse(home, url, *options):

@@ -213,11 +213,11 @@ def test_a_live_migration_is_cancelled_and_begun_again(
     before = nova.wait(server['id'])['OS-EXT-SRV-ATTR:host']
     [other] = {'host1', 'host2'} - {before}
     check = gate(moves, 'check')
-    nova.api.microversion = '2.30'
+    before_that, nova.api.microversion = nova.api.microversion, '2.34'
     nova.api.post_server_action(server['id'], {'os-migrateLive': {
         'host': other if forced else None, 'block_migration': 'auto',
         **({'force': True} if forced else {})}})
-    nova.api.microversion = None
+    nova.api.microversion = before_that
     assert check.reached.wait(120)
     [flow] = nova_ssm('flow', 'list', '--server', server['id'],
                       '--unfinished')

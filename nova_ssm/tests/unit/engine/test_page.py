@@ -12,6 +12,7 @@
 
 """One flow as a page, without a browser."""
 
+import dataclasses
 from html import parser
 import re
 
@@ -20,10 +21,13 @@ from hypothesis import settings
 from hypothesis import strategies
 import pytest
 
+from nova_ssm.engine import colors
 from nova_ssm.engine import graphs
 from nova_ssm.engine import page
 from nova_ssm.engine import progress
 from nova_ssm.engine import queries
+from nova_ssm.engine import stopwatch
+from nova_ssm.engine import style
 from nova_ssm.engine import timeline
 from nova_ssm.tests.unit.engine import examples
 from nova_ssm.tests.unit.engine import helpers
@@ -112,14 +116,73 @@ def test_what_failed_and_was_undone_is_told(read, world):
     assert kinds.count('undone') == 3
     assert 'compute is broken' in found.text
     assert 'undo a' in found.words
+    assert 'All that it did was undone after' in found.text
+    assert ': c failed.' in found.text
+
+
+def test_the_whole_cause_can_be_unfolded(read, world):
+    found = read(examples.failing(examples.simple)(world))
+    assert found.tags.count('details') == found.tags.count('summary') == 1
+    assert 'Traceback (most recent call last)' in found.text
+
+
+def test_each_task_says_how_long_it_took(read, world):
+    found = read(examples.simple(world))
+    for _kind, title, _style in found.bars[1:]:
+        assert re.match(r'\w+: \d+\.\d{3} s from \+\d+\.\d{3} s on, by ',
+                        title)
+    assert 'within' not in found.text
+
+
+def test_what_an_older_release_ran_was_within_some_time(
+        read, world, monkeypatch):
+    monkeypatch.setattr(stopwatch.Stopwatch, 'seconds',
+                        lambda self, name, state: None)
+    found = read(examples.simple(world))
+    assert [title.split()[1] for kind, title, _style in found.bars
+            if kind == 'read'] == ['within', 'within']
+
+
+@pytest.mark.parametrize('state, words', (
+    ('SUCCESS', 'It has succeeded after'),
+    ('REVERTED', 'All that it did was undone after'),
+    ('FAILURE', 'could not be undone'), ('KILLED', 'nothing was undone'),
+    ('RUNNING', 'It is under way since')))
+def test_it_says_in_a_sentence_what_has_become_of_it(
+        process, world, db, state, words):
+    outcome = process(examples.simple(world)).run()
+    info = dataclasses.replace(queries.flow(db, outcome.uuid), state=state)
+    found = Reader(page.page(page.Content(
+        info, None, '', timeline.read(db, outcome.uuid), [], 0)))
+    assert words in found.text
+
+
+def test_what_is_scrolled_can_be_reached_by_the_keyboard(
+        process, world, db):
+    made = process(examples.parent(world))
+    text = page_of(made, db, made.run().uuid)
+    scrolled = re.findall('<div class="[^"]*scroll"[^>]*>', text)
+    assert len(scrolled) == 2
+    for tag in scrolled:
+        assert 'tabindex="0"' in tag
+        assert 'role="region"' in tag and 'aria-label="' in tag
+
+
+def test_one_state_has_one_colour_in_the_graph_and_beside_it():
+    sheet = style.sheet()
+    for kind, state in (('done', progress.DONE), ('failed', progress.FAILED),
+                        ('undone', progress.REVERTED)):
+        assert '.%s { --color: %s; }' % (kind, colors.picture(state)) in (
+            sheet)
+    assert 'url(' not in sheet and '@import' not in sheet
 
 
 def test_bars_stay_in_their_lane(read, world):
     found = read(examples.retrying(world))
-    for _kind, _title, style in found.bars:
+    for _kind, _title, css in found.bars:
         left, width = map(float, re.match(
             r'left: ([-\d.]+)%; width: max\(2px, ([-\d.]+)%\)',
-            style).groups())
+            css).groups())
         assert -0.01 <= left <= 100.01
         assert 0 <= width <= 100.01 - left + 0.01
 
