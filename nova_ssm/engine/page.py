@@ -222,7 +222,7 @@ def _line(name: str, took: str, bars: str, kind: str = '') -> str:
             % (kind, _text(name), _text(took), bars))
 
 
-_LEGEND = ((style.DONE, 'done'), (style.READ, 'changed nothing'),
+_LEGEND = ((style.DONE, 'done'), (style.READ, 'leaves no row of its own'),
            (style.FAILED, 'failed'), (style.UNDONE, 'undone'),
            (style.OPEN, 'under way'), (style.NOBODY, 'run by nobody'))
 
