@@ -17,10 +17,16 @@ from typing import Any
 from nova.conductor import rpcapi
 import nova.conf
 from nova import config
+from nova import context as nova_context
 from nova import objects
 from nova import rpc
 from oslo_config import cfg
+from oslo_db import exception as db_exc
 import oslo_messaging as messaging
+import sqlalchemy as sa
+
+from nova_ssm.engine import database
+from nova_ssm import exception
 
 _done: set[int] = set()
 
@@ -29,8 +35,14 @@ def configure(conf: cfg.ConfigOpts) -> None:
     """Let Nova's objects use the databases that nova.conf names.
 
     :param conf: oslo.config's global object, which Nova uses too
+    :raises ConfigurationError: if it names none, or one that cannot be read
     """
     assert conf is nova.conf.CONF
+    if not conf.api_database.connection:
+        raise exception.ConfigurationError(
+            "nova.conf has no [api_database] connection: Nova's records are "
+            'looked at from there. Run it where the conductors run, with '
+            'their nova.conf (--config-file)')
     if id(conf) not in _done:
         objects.register_all()
         config.set_lib_defaults()
@@ -43,6 +55,12 @@ def configure(conf: cfg.ConfigOpts) -> None:
         main_db.configure(conf)
         api_db.configure(conf)
         _done.add(id(conf))
+    try:
+        objects.CellMappingList.get_all(nova_context.get_admin_context())
+    except (db_exc.DBError, sa.exc.SQLAlchemyError) as exc:
+        raise exception.ConfigurationError(
+            "Nova's API database, [api_database] connection, cannot be read: "
+            '%s' % database.first_line(exc)) from exc
 
 
 def report_client() -> Any:

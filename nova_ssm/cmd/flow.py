@@ -24,7 +24,6 @@ from cliff import command
 from cliff import lister
 from cliff import show
 from oslo_config import cfg
-from oslo_utils import uuidutils
 
 from nova_ssm.cmd import db
 from nova_ssm.cmd import main
@@ -88,7 +87,7 @@ class List(lister.Lister):
             '--marker', metavar='UUID',
             help='only the flows that come behind this one in the list')
         parser.add_argument(
-            '--limit', type=_positive, default=100, metavar='N',
+            '--limit', type=positive, default=100, metavar='N',
             help='how many at the most (default: 100)')
         parser.add_argument(
             '--long', action='store_true', help='show all that is known')
@@ -97,14 +96,17 @@ class List(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         database = db.journal_database(self.app.conf)
         database.check()
+        parent, marker = (
+            queries.find(database, uuid).uuid if uuid else None
+            for uuid in (parsed_args.children_of, parsed_args.marker))
         found = queries.flows(
             database, unfinished=parsed_args.unfinished,
             subject=parsed_args.server, request_id=parsed_args.request,
             project_id=parsed_args.project, name=parsed_args.operation,
             state=parsed_args.state, failed=parsed_args.failed,
             owner=parsed_args.owner, older=parsed_args.older,
-            newer=parsed_args.newer, parent=parsed_args.children_of,
-            limit=parsed_args.limit, marker=parsed_args.marker)
+            newer=parsed_args.newer, parent=parent,
+            limit=parsed_args.limit, marker=marker)
         columns: tuple[str, ...] = _COLUMNS
         if parsed_args.long or parsed_args.formatter not in _FOR_PEOPLE:
             columns = tuple(f.name for f in
@@ -128,13 +130,15 @@ class Show(show.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', help='the uuid of the flow')
+        parser.add_argument(
+            'flow', metavar='ID',
+            help='the uuid of the flow, or its beginning')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         database = db.journal_database(self.app.conf)
         database.check()
-        info = queries.flow(database, parsed_args.flow)
+        info = queries.find(database, parsed_args.flow)
         steps = queries.steps(database, info.uuid)
         objects = queries.objects(database, info.uuid)
         names = [f.name for f in dataclasses.fields(queries.FlowInfo)]
@@ -176,7 +180,8 @@ class Graph(command.Command):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             'flow', metavar='NAME|ID',
-            help='the name of a type of flow, or the uuid of a flow')
+            help='the name of a type of flow, or the uuid of a flow, or its '
+                 'beginning')
         parser.add_argument(
             '--format', choices=sorted(_FORMATS), default='text',
             help='text for a terminal (the default), mermaid and dot for '
@@ -189,10 +194,10 @@ class Graph(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        if uuidutils.is_uuid_like(parsed_args.flow):
+        if queries.looks_like_uuid(parsed_args.flow):
             database = db.journal_database(self.app.conf)
             database.check()
-            info = queries.flow(database, parsed_args.flow)
+            info = queries.find(database, parsed_args.flow)
             graph, reason = graph_of(database, info)
             if graph is None:
                 raise exception.UnknownFlow(reason)
@@ -267,7 +272,8 @@ def readable(app: main.NovaSSMApp, drawn: str) -> str:
     return drawn
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option that is a number, at least 1."""
     try:
         number = int(text)
     except ValueError:

@@ -39,7 +39,9 @@ class Report(command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', help='the uuid of the flow')
+        parser.add_argument(
+            'flow', metavar='ID',
+            help='the uuid of the flow, or its beginning')
         parser.add_argument(
             '-o', '--output', metavar='FILE', default='-',
             help='where to write it; an old one is replaced (default: to '
@@ -49,7 +51,7 @@ class Report(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         database = db.journal_database(self.app.conf)
         database.check()
-        info = queries.flow(database, parsed_args.flow)
+        info = queries.find(database, parsed_args.flow)
         graph, missing = flow.graph_of(database, info)
         told = None
         with contextlib.suppress(exception.DamagedJournal):
@@ -60,7 +62,11 @@ class Report(command.Command):
         if parsed_args.output == '-':
             self.app.stdout.write(text)
         else:
-            _replace(parsed_args.output, text)
+            try:
+                _replace(parsed_args.output, text)
+            except OSError as exc:
+                raise exception.EngineError('%s cannot be written: %s' % (
+                    parsed_args.output, exc.strerror)) from exc
             self.app.stdout.write('Written to %s\n' % parsed_args.output)
 
 

@@ -21,6 +21,7 @@ from cliff import lister
 
 from nova_ssm.cmd import asking
 from nova_ssm.cmd import db
+from nova_ssm.cmd import flow as flow_cmd
 from nova_ssm.cmd import main
 from nova_ssm.engine import database as database_module
 from nova_ssm.engine import exception
@@ -51,15 +52,17 @@ class Steer(lister.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', nargs='+',
-                            help='the uuid of a flow; may be several')
+        parser.add_argument(
+            'flow', metavar='ID', nargs='+',
+            help='the uuid of a flow, or its beginning; may be several')
         asking.add_yes(parser)
         parser.add_argument(
             '--wait', action='store_true',
             help='return when %s; exit code %d if it is not' % (
                 self.wants, NOT_DONE))
         parser.add_argument(
-            '--timeout', type=float, default=60, metavar='SECONDS',
+            '--timeout', type=flow_cmd.positive_seconds, default=60.0,
+            metavar='SECONDS',
             help='how long to wait (default: 60)')
         return parser
 
@@ -70,7 +73,7 @@ class Steer(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         database = db.journal_database(self.app.conf)
         database.check()
-        before = [queries.flow(database, uuid) for uuid in parsed_args.flow]
+        before = [queries.find(database, uuid) for uuid in parsed_args.flow]
         asking.confirm(self.app, parsed_args, [
             self.tell(database, info) for info in before])
         ordered: dict[str, queries.FlowInfo] = {}

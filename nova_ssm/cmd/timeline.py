@@ -71,7 +71,9 @@ class Timeline(lister.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', help='the uuid of the flow')
+        parser.add_argument(
+            'flow', metavar='ID',
+            help='the uuid of the flow, or its beginning')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
@@ -115,7 +117,8 @@ def family(database: database_module.Database, uuid: str) -> Iterator[Bar]:
     :raises FlowNotFound: if there is no such flow
     :raises DamagedJournal: if the journal of one of them cannot be read
     """
-    info = queries.flow(database, uuid)
+    info = queries.find(database, uuid)
+    uuid = info.uuid
     children = queries.flows(database, parent=uuid, limit=_CHILDREN)[::-1]
     yield from of_flow(database, info)
     if children:

@@ -19,6 +19,7 @@ from cliff import show
 
 from nova_ssm.cmd import asking
 from nova_ssm.cmd import db
+from nova_ssm.cmd import flow as flow_cmd
 from nova_ssm.cmd import main
 from nova_ssm.cmd import steer
 from nova_ssm.engine import database as database_module
@@ -40,7 +41,9 @@ class Transfer(show.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', help='the uuid of the flow')
+        parser.add_argument(
+            'flow', metavar='ID',
+            help='the uuid of the flow, or its beginning')
         parser.add_argument(
             '--to', metavar='WORKER|HOST',
             help='who is to go on with it: the name of a worker as in "flow '
@@ -50,14 +53,15 @@ class Transfer(show.ShowOne):
             '--wait', action='store_true',
             help='return when another worker runs it, or it is over')
         parser.add_argument(
-            '--timeout', type=float, default=60, metavar='SECONDS',
+            '--timeout', type=flow_cmd.positive_seconds, default=60.0,
+            metavar='SECONDS',
             help='how long to wait (default: 60)')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple:
         database = db.journal_database(self.app.conf)
         database.check()
-        before = queries.flow(database, parsed_args.flow)
+        before = queries.find(database, parsed_args.flow)
         asking.confirm(self.app, parsed_args, [
             'Transfer flow %s (%s): it ends the step that is under way, and '
             'goes on at %s' % (before.uuid, steer.describe(before),

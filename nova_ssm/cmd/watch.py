@@ -76,8 +76,9 @@ class Watch(command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument('flow', metavar='ID', nargs='*',
-                            help='the uuid of a flow; may be several')
+        parser.add_argument(
+            'flow', metavar='ID', nargs='*',
+            help='the uuid of a flow, or its beginning; may be several')
         parser.add_argument(
             '--server', metavar='UUID',
             help='the flows under way that work on this server')
@@ -85,7 +86,7 @@ class Watch(command.Command):
             '--interval', type=flow_cmd.positive_seconds, default=1.0,
             metavar='SECONDS', help='between two looks (default: 1)')
         parser.add_argument(
-            '--limit', type=int, default=30, metavar='N',
+            '--limit', type=flow_cmd.positive, default=30, metavar='N',
             help='how many flows at the most (default: 30)')
         parser.add_argument(
             '--json', action='store_true',
@@ -141,7 +142,8 @@ class _Look:
         self._database = database
         self._args = args
         #: A flow of a server that is over meanwhile is shown once more.
-        self._known: list[str] = list(args.flow)
+        self._known = [queries.find(database, uuid).uuid
+                       for uuid in args.flow]
 
     def again(self) -> tuple[list[Seen], float]:
         """How far they are, and the time on the database's clock."""

@@ -37,6 +37,10 @@ class FlowNotFound(EngineError):
     """No flow with that uuid is in the database."""
 
 
+class AmbiguousFlow(EngineError):
+    """Several flows have uuids that begin like that."""
+
+
 class NotTransferable(EngineError):
     """A flow cannot be moved to another worker, or has not moved."""
 

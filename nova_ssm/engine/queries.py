@@ -18,6 +18,7 @@ Reads states only, never what a task was given: no secret is touched.
 from collections.abc import Sequence
 import dataclasses
 import json
+import re
 from typing import Any
 import zlib
 
@@ -101,6 +102,10 @@ class AtomInfo:
     tries: int = 1
 
 
+#: Less of a uuid is too likely to be meant for something else.
+_BEGINNING = re.compile(r'[0-9a-f]{4}[0-9a-f-]{0,32}', re.IGNORECASE)
+_LENGTH, _SOME = 36, 4
+
 _F, _J, _W = schema.flows.c, schema.journal.c, schema.workers.c
 
 
@@ -149,6 +154,37 @@ def flow(db: database.Database, uuid: str) -> FlowInfo:
     if row is None:
         raise exception.FlowNotFound('there is no flow %s' % uuid)
     return _infos(db, [row])[0]
+
+
+def looks_like_uuid(text: str) -> bool:
+    """Whether something may be a uuid, or the beginning of one."""
+    return _BEGINNING.fullmatch(text) is not None
+
+
+def find(db: database.Database, text: str) -> FlowInfo:
+    """The flow with that uuid, or the only one whose uuid begins like that.
+
+    :raises FlowNotFound: if there is no such flow
+    :raises AmbiguousFlow: if there are several; names some
+    :raises DatabaseUnusable: if the database cannot be read
+    """
+    found: list[str] = []
+    if looks_like_uuid(text) and len(text) < _LENGTH:
+        query = sa.select(_F.uuid).where(_F.uuid.startswith(
+            text.lower(), autoescape=True)).order_by(_F.uuid).limit(_SOME + 1)
+        with db.reading() as connection:
+            found = list(connection.execute(query).scalars())
+    if len(found) > 1:
+        raise exception.AmbiguousFlow(
+            'several flows begin with %s, say more of it: %s%s' % (
+                text, ', '.join(found[:_SOME]),
+                ', ...' if len(found) > _SOME else ''))
+    try:
+        return flow(db, found[0] if found else text.lower())
+    except exception.FlowNotFound:
+        raise exception.FlowNotFound(
+            'there is no flow %s; "nova-ssm flow list" shows those that '
+            'there are' % text) from None
 
 
 def subjects_finished(db: database.Database, names: Sequence[str],

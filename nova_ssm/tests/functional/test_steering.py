@@ -241,26 +241,6 @@ def test_a_live_migration_is_cancelled_and_begun_again(
                       'FROM allocations') == [(server['id'],)]
 
 
-def test_a_build_is_not_begun_again(nova, files, gate, nova_ssm, tmp_path):
-    bdms = built(nova, gate)
-    flow = next(one for one in nova_ssm(
-        'flow', 'list', '--operation', 'build_instance', '--unfinished')
-        if one['task'] is not None)
-    bdms.open_when_ordered(files)
-    steer(nova_ssm, 'cancel', flow['uuid'])
-    said = nova_ssm.run('flow', 'retry', '--yes', flow['uuid'])
-    assert said.returncode == 1
-    for words in ('the hosts that were claimed for it are free again',
-                  'openstack server delete', 'Nova rebuilds no server'):
-        assert words in said.stderr
-    # So it is: it holds nothing, and Nova says the same.
-    assert (flow['subject'],) not in files.rows(
-        'placement', 'SELECT DISTINCT consumer_id FROM allocations')
-    with pytest.raises(api_client.OpenStackApiException, match='409'):
-        nova.api.post_server_action(flow['subject'], {
-            'rebuild': {'imageRef': embedded.IMAGE}})
-
-
 def built(nova, gate):
     """Two servers whose flows have their records, and wait."""
     bdms = gate(conductor_manager.ComputeTaskManager,
@@ -295,6 +275,16 @@ def test_a_build_is_cancelled_and_its_sibling_goes_on(nova, files, gate,
     assert holders == [(sibling,)]
     fault = nova.api.get_server(flow['subject'])['fault']
     assert 'cancelled by an operator' in json.dumps(fault)
+
+    # It holds nothing to begin from; nor does Nova rebuild what never ran.
+    said = nova_ssm.run('flow', 'retry', '--yes', flow['uuid'])
+    assert said.returncode == 1
+    for words in ('the hosts that were claimed for it are free again',
+                  'openstack server delete', 'Nova rebuilds no server'):
+        assert words in said.stderr
+    with pytest.raises(api_client.OpenStackApiException, match='409'):
+        nova.api.post_server_action(flow['subject'], {
+            'rebuild': {'imageRef': embedded.IMAGE}})
 
 
 def test_a_build_waits_and_goes_on(nova, files, gate, nova_ssm):
