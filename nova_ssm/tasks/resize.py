@@ -181,6 +181,7 @@ class PreallocateMigration(base.NovaTask):
                 owner: str, caller: types.Caller) -> _Preallocated:
         if self._again:
             moves.see_that_it_goes_on(context, instance.uuid)
+            self._take_back(context, instance, flavor)
         task = nova_task(self.manager, context, instance, flavor,
                          prepared_spec)
         migration = task._preallocate_migration()
@@ -218,6 +219,19 @@ class PreallocateMigration(base.NovaTask):
             return
         moves.give_back(self.manager, context, instance, migration)
         moves.fail_migration(context, migration.uuid)
+
+    def _take_back(self, context: types.Context, instance: types.Instance,
+                   flavor: types.Flavor) -> None:
+        """Do for the last host what that could not, if placement was away.
+
+        It gives the server back what the record holds before it sends it on.
+        Else the server would go on holding resources of that host: those of
+        the next one are added to what it holds.
+        """
+        begun = self._begun(context, instance, flavor)
+        if begun is not None and allocations.held_by(
+                self.manager, context, begun.uuid):
+            moves.give_back(self.manager, context, instance, begun)
 
     @staticmethod
     def _begun(context: types.Context, instance: types.Instance,

@@ -126,6 +126,12 @@ def begun(prepare):
     return prepare_more
 
 
+def not_freed(world):
+    """Placement was away when the first host was to free what it had."""
+    world.placement.held = {live_world.MIGRATION: {RP[SOURCE]: HELD},
+                            UUID: {RP['host1']: HELD}}
+
+
 #: The alternates of a reschedule, the new flavor, what happens before, the
 #: host it goes to, the alternates that are left.
 SUCCEEDING = {
@@ -137,6 +143,8 @@ SUCCEEDING = {
         ['host2', 'host3'], NEW, begun(nothing), 'host2', ['host3']),
     'rescheduled where there is room': (
         ['host2', 'host3'], NEW, begun(no_room('host2')), 'host3', []),
+    'rescheduled by a host that could not free itself': (
+        ['host2', 'host3'], NEW, begun(not_freed), 'host2', ['host3']),
 }
 
 _query = 'select_destinations'
