@@ -131,4 +131,18 @@ class FailAbandonedBuilds(LookAfter):
         base.while_handling(
             exc, self.manager._set_vm_state_and_notify, context,
             instance.uuid, 'build_instances',
-            {'vm_state': vm_states.ERROR, 'task_state': None}, exc, None)
+            {'vm_state': vm_states.ERROR, 'task_state': None}, exc,
+            spec_of(context, instance.uuid))
+
+
+def spec_of(context: types.Context, uuid: str) -> types.RequestSpec | None:
+    """What a server was asked for with, for those who listen.
+
+    :returns: None if that is gone, or where it cannot be read
+    """
+    try:
+        return objects.RequestSpec.get_by_instance_uuid(context, uuid)
+    except (exception.RequestSpecNotFound,
+            db_exc.CantStartEngineError) as exc:
+        LOG.debug('There is no request spec: %s', exc, instance_uuid=uuid)
+        return None

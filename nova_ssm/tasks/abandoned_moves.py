@@ -16,12 +16,14 @@ import abc
 from collections.abc import Callable
 import copy
 import time
+from typing import ClassVar
 
 from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
+from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_ssm import compat
@@ -34,6 +36,7 @@ from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
+CONF = cfg.CONF
 
 #: The flows that end by telling a compute to move a server.
 LIVE_FLOWS = ('live_migrate', 'live_migrate_forced')
@@ -60,6 +63,11 @@ _AT_WORK = ('preparing', 'running')
 class _EndMoves(abandoned.LookAfter):
     """Look after the newest move of each server."""
 
+    #: Why a move has ended, for who asked for it.
+    reason: ClassVar[str] = (
+        'the compute lost its connection to nova-conductor, which died during '
+        'the move')
+
     def _look_in_cell(self, context: types.Context, uuid: str) -> None:
         if self._is_settled(uuid):
             super()._look_in_cell(context, uuid)
@@ -81,6 +89,14 @@ class _EndMoves(abandoned.LookAfter):
             self.wait(self.poll)
         return False
 
+    def look_at(self, context: types.Context,
+                instance: types.Instance) -> None:
+        """Mend what computes have left of the last move of a server.
+
+        :param context: targeted at the cell of the server
+        """
+        self._look_at(context, instance)
+
     def _look_at(self, context: types.Context,
                  instance: types.Instance) -> None:
         migration = moves.newest(context, instance.uuid)
@@ -99,19 +115,18 @@ class _EndMoves(abandoned.LookAfter):
 
     def _tell(self, context: types.Context, instance: types.Instance,
               vm_state: str) -> None:
-        exc = exception.MigrationError(
-            reason='the compute lost its connection to nova-conductor, '
-                   'which died during the move')
+        exc = exception.MigrationError(reason=self.reason)
+        spec = abandoned.spec_of(context, instance.uuid)
 
         def work(now: types.Instance) -> None:
             # First: who has been told is not looked at again.
             _close_events(context, now.uuid, exc)
             self.manager._set_vm_state_and_notify(
                 context, now.uuid, 'migrate_server',
-                {'vm_state': vm_state, 'task_state': None}, exc, None)
+                {'vm_state': vm_state, 'task_state': None}, exc, spec)
 
         moves.tell(work, context, instance, exc,
-                   on_the_way=(task_states.MIGRATING,))
+                   on_the_way=(task_states.MIGRATING,), request_spec=spec)
 
 
 def _close_events(context: types.Context, uuid: str,
@@ -195,19 +210,24 @@ class EndAbandonedLiveMigrations(_EndMoves):
         It has if all of this holds:
 
         * Its destination has not heard of it, for as long as the calls may
-          take that come before. Both computes answer meanwhile.
+          take that come before, or has answered. Both computes answer
+          meanwhile.
         * The source was told to abort it, and has forgotten it. If it goes
           on with it after all, it finds that, and takes it back itself.
+        * If the destination has answered, the source may wait for the ports,
+          and then finds that; or it does not know it any more: then it says
+          that it is running, by one call.
         """
         request = _request_of_move(context, instance.uuid)
-        if request is None or _outcomes(request, instance.uuid,
-                                        PREPARE_EVENT):
+        if request is None or None in _outcomes(request, instance.uuid,
+                                                PREPARE_EVENT):
             return False
         if not all(
                 compat.ping_alt(self.manager.compute_rpcapi, context, host,
                                 PING_TIMEOUT)
                 for host in (instance.host, migration.dest_compute)):
             return False
+        heard = bool(_outcomes(request, instance.uuid, PREPARE_EVENT))
         if not self._stays(request, instance, migration, lambda: False):
             return False
         if not _outcomes(request, instance.uuid, ABORT_EVENT):
@@ -215,24 +235,34 @@ class EndAbandonedLiveMigrations(_EndMoves):
                 request, instance, migration.id)
         self._stays(request, instance, migration, lambda: any(
             _outcomes(request, instance.uuid, ABORT_EVENT)))
-        return 'Success' in _outcomes(request, instance.uuid, ABORT_EVENT)
+        told = _outcomes(request, instance.uuid, ABORT_EVENT)
+        if not heard:
+            return 'Success' in told
+        if 'Success' in told:
+            return self._stays(request, instance, migration, lambda: False,
+                               abandoned.window() + CONF.vif_plugging_timeout)
+        return 'Error' in told and self._stays(
+            request, instance, migration, lambda: False)
 
     def _stays(self, request: types.Context, instance: types.Instance,
-               migration: types.Migration,
-               until: Callable[[], bool]) -> bool:
+               migration: types.Migration, until: Callable[[], bool],
+               seconds: float | None = None) -> bool:
         """Watch a migration that is being prepared.
 
         :param until: stop when this is so, or when a call must have ended
+        :param seconds: that it has, by default for one call
         :returns: whether its source has not gone on with it
         """
-        limit = time.monotonic() + abandoned.window()
+        limit = time.monotonic() + (seconds or abandoned.window())
+        heard = _outcomes(request, instance.uuid, PREPARE_EVENT)
         while True:
             now = moves.current(request, instance.uuid)
             record = moves.record(request, migration.uuid)
             if (now is None or now.host != migration.source_compute or
                     now.task_state != task_states.MIGRATING or
                     record is None or record.status != 'preparing' or
-                    _outcomes(request, instance.uuid, PREPARE_EVENT)):
+                    _outcomes(request, instance.uuid,
+                              PREPARE_EVENT) != heard):
                 return False
             if until() or time.monotonic() > limit:
                 return True

@@ -120,8 +120,10 @@ def assert_given_back(world):
     assert type(fault.exc) is exception.MigrationError
     assert 'nova-conductor' in str(fault.exc)
     for event in world.events[UUID]:
+        # What a compute has ended stays as that has said.
         assert (type(event.error) is exception.MigrationError or
-                event.event == abandoned_moves.ABORT_EVENT)
+                event.event in (abandoned_moves.ABORT_EVENT,
+                                abandoned_moves.PREPARE_EVENT))
 
 
 def assert_untouched(world, status, task_state):

@@ -154,6 +154,55 @@ def test_a_source_that_does_not_abort_it(preparing):
     assert preparing.server.task_state == task_states.MIGRATING
 
 
+def heard(world, result):
+    """Its destination has been told of it, and has answered, or not."""
+    event = live_world.Event(abandoned_moves.PREPARE_EVENT, 'host1')
+    event.finish_time, event.result = result and 1, result
+    world.events[UUID].append(event)
+
+
+@pytest.mark.parametrize('result', ('Success', 'Error'))
+@pytest.mark.parametrize(('abort', 'calls'), (('Error', 3), ('Success', 8)))
+def test_a_source_that_lost_its_conductor_behind_the_answer(
+        preparing, journal, result, abort, calls):
+    """It does not know it any more, or waits for the ports no longer."""
+    heard(preparing, result)
+    preparing.abort_ends = abort
+    began = journal.now
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert journal.now > began + calls * abandoned_world.TIMEOUT
+    assert_given_back(preparing)
+
+
+@pytest.mark.parametrize('abort', ('Error', 'Success'))
+def test_a_source_that_says_late_that_it_is_running(preparing, journal,
+                                                    abort):
+    heard(preparing, 'Success')
+    preparing.abort_ends = abort
+    told = preparing.manager.compute_rpcapi.live_migration_abort
+
+    def tell(*args):
+        told(*args)
+        journal.happens.append((
+            journal.now + abandoned_world.TIMEOUT,
+            lambda: preparing.migrations[MIGRATION].update(
+                status='running')))
+
+    preparing.manager.compute_rpcapi.live_migration_abort = tell
+    look_at_live(preparing)
+    assert len(preparing.aborted) == 1
+    assert MIGRATION in preparing.placement.held
+    assert not preparing.faults
+
+
+def test_a_destination_that_has_not_answered_may_be_at_it(preparing):
+    heard(preparing, None)
+    look_at_live(preparing)
+    assert not preparing.aborted
+    assert MIGRATION in preparing.placement.held
+
+
 def test_a_source_that_does_not_answer_the_abort(preparing):
     preparing.abort_ends = None
     look_at_live(preparing)
