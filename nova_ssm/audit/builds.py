@@ -13,7 +13,6 @@
 """Builds that nobody works on."""
 
 from collections.abc import Collection, Iterable, Iterator
-import datetime
 from typing import Any
 
 from nova.compute import instance_actions
@@ -22,11 +21,11 @@ from nova.compute import vm_states
 from nova import exception
 from nova import objects
 from oslo_config import cfg
-from oslo_utils import timeutils
 
 from nova_ssm.audit import findings
 from nova_ssm.audit import survey as survey_module
 from nova_ssm.engine import queries
+from nova_ssm.engine import states
 from nova_ssm import keys
 
 CONF = cfg.CONF
@@ -38,8 +37,9 @@ PARENT = 'schedule_and_build_instances'
 
 #: The event of a compute that builds, in the action of a server.
 _BUILDS = 'compute__do_build_and_run_instance'
-#: For how long the conductors look for what a compute has given up.
-RECENT = datetime.timedelta(hours=1)
+#: Seconds after which a build that has not changed does not keep a compute
+#: from others any more.
+PATIENCE = 600.0
 
 _Survey = survey_module.Survey
 
@@ -95,6 +95,7 @@ def _lost_of(survey: _Survey, group: list[objects.BuildRequest],
         return      # a compute has one of them
     details = {'servers': servers, 'group': first or servers[0],
                'fence': keys.build(first) if first else None}
+    safe = first is not None and not _was_killed(survey, {first, *servers})
     for request in group:
         uuid = request.instance_uuid
         known = records.get(uuid, [])
@@ -106,8 +107,14 @@ def _lost_of(survey: _Survey, group: list[objects.BuildRequest],
             why=_why(survey, uuid, known),
             remedy='put it into ERROR with a fault, so that its user can '
                    'delete it and create it anew',
-            safe=first is not None,
+            safe=safe,
             state=(request.id, *_states(known)), details=details)
+
+
+def _was_killed(survey: _Survey, servers: Collection[str]) -> bool:
+    """Whether people gave the build up: they say how it ends, too."""
+    return any(flow.state == states.KILLED for server in servers
+               for flow in queries.flows(survey.db, subject=server))
 
 
 def _first_of(survey: _Survey, group: list[objects.BuildRequest]
@@ -157,21 +164,26 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
              for filters in _where_to_look(survey, only)
              for record, cell in survey.find({'deleted': False} | filters)
              if record.vm_state == vm_states.BUILDING and
-             not record.host and survey.is_old(record) and
-             record.task_state in (task_states.SCHEDULING, None)}
+             survey.is_old(record) and
+             record.task_state in (
+                 (None,) if record.host else (task_states.SCHEDULING, None))}
     owned = survey.owned(found)
     for uuid, (record, cell) in found.items():
         if uuid in owned or _is_asked_for(survey, uuid):
             continue
+        failed = record.task_state is None and _has_failed(survey, record,
+                                                           cell)
+        if record.host and not failed:
+            continue        # its compute has it
         held = survey.report.get_allocs_for_consumer(
             survey.context, uuid).get('allocations') or {}
         host = host_of(survey, held, cell) if held else None
         if held and host is None:
             continue        # not what a build holds
-        failed = record.task_state is None and _has_failed(survey, record,
-                                                           cell)
         if not (failed or _is_left(survey, record, cell, host)):
             continue
+        # Its compute may come to it after all, and will need that.
+        kept = bool(record.host or host and not failed)
         yield findings.Finding(
             kind=STUCK, subject=uuid, server=uuid,
             project=record.project_id,
@@ -179,13 +191,16 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             what='server %s waits for a host, and nobody looks for one'
                  % uuid,
             why=_why_stuck(host, failed),
-            remedy='put it into ERROR with a fault, free what it holds',
-            safe=failed or not held,
+            remedy='put it into ERROR with a fault; ' + (
+                'what it holds is freed with it' if kept else
+                'free what it holds'),
+            safe=True,
             state=(record.vm_state, record.task_state, record.host,
                    survey_module.touched(record), tuple(sorted(held))),
             details={'cell': cell.uuid, 'group': uuid,
-                     'task_state': record.task_state,
-                     'computes': [host] if host else []})
+                     'task_state': record.task_state, 'kept': kept,
+                     'host': record.host,
+                     'computes': [host] if host and not failed else []})
 
 
 def _where_to_look(survey: _Survey, only: Collection[str] | None
@@ -197,10 +212,8 @@ def _where_to_look(survey: _Survey, only: Collection[str] | None
         yield {'vm_state': vm_states.BUILDING}
     else:
         yield {'task_state': task_states.SCHEDULING}
-        # Nearly all servers are in no task: only an index of their dates
-        # finds those that matter.
         yield {'task_state': None, 'vm_state': vm_states.BUILDING,
-               'changes-since': timeutils.utcnow() - RECENT}
+               **survey.lately()}
 
 
 def _why_stuck(host: str | None, failed: bool) -> str:
@@ -219,10 +232,10 @@ def _is_left(survey: _Survey, record: Any, cell: Any, host: str | None
     """Whether no compute will come to a build, as far as can be seen."""
     if host is None:
         return (record.task_state == task_states.SCHEDULING or
-                _has_given_up(record))
-    # In no task, a compute is at it, or claims for it.
-    return (record.task_state == task_states.SCHEDULING and
-            _is_idle(survey, record, cell, host))
+                has_given_up(record))
+    # In no task, a compute has begun, and claims for it.
+    return (has_given_up(record, 1 if record.task_state else 2) and
+            _is_idle(survey, cell, host))
 
 
 def _has_failed(survey: _Survey, record: Any, cell: Any) -> bool:
@@ -230,7 +243,7 @@ def _has_failed(survey: _Survey, record: Any, cell: Any) -> bool:
 
     It has the next host tried before it ends, and puts a server into ERROR
     itself. If something else has failed while it did, such as placement that
-    should free the host, it only takes its hands off the server.
+    should free the host, or the database, it only takes its hands off it.
     """
     def work(context: Any, _cell: Any) -> Iterator[bool]:
         for action in objects.InstanceActionList.get_by_instance_uuid(
@@ -239,7 +252,8 @@ def _has_failed(survey: _Survey, record: Any, cell: Any) -> bool:
                 yield from (event.result == 'Error' for event in
                             objects.InstanceActionEventList.get_by_action(
                                 context, action.id)
-                            if event.event == _BUILDS)
+                            if event.event == _BUILDS and
+                            record.host in (None, event.host))
     return any(survey.in_cells(work, [cell]))
 
 
@@ -266,24 +280,27 @@ def host_of(survey: _Survey, held: dict[str, Any], cell: Any) -> str | None:
     return next(survey.in_cells(work, [cell]), None)
 
 
-def _has_given_up(record: Any) -> bool:
-    """Whether a compute does not wait any more for a conductor's answer."""
-    since = survey_module.touched(record) or 0
-    return since <= survey_module.now() - CONF.rpc_response_timeout - 10
+def has_given_up(row: Any, calls: int = 1) -> bool:
+    """Whether a compute does not wait any more for a conductor's answer.
+
+    :param calls: how many answers it may have waited for, one by one
+    """
+    since = survey_module.touched(row) or 0
+    return since <= (survey_module.now() -
+                     calls * (CONF.rpc_response_timeout + 10))
 
 
-def _is_idle(survey: _Survey, record: Any, cell: Any, host: str) -> bool:
+def _is_idle(survey: _Survey, cell: Any, host: str) -> bool:
     """Whether a compute would have begun to build by now.
 
     A build that waits for a slot shows nowhere; but then others build.
     """
-    if not _has_given_up(record):
-        return False
-
     def work(context: Any, _cell: Any) -> Iterator[bool]:
         service = objects.Service.get_by_compute_host(context, host)
         yield is_up(service) and not any(
-            other.vm_state == vm_states.BUILDING for other in
+            other.vm_state == vm_states.BUILDING and
+            (survey_module.touched(other) or 0) >
+            survey_module.now() - PATIENCE for other in
             objects.InstanceList.get_by_host(context, host,
                                              expected_attrs=[]))
     try:

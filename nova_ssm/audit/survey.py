@@ -38,6 +38,13 @@ BATCH = 500
 #: What a cell database raises that cannot be read now.
 AWAY = (db_exc.DBError, db_exc.CantStartEngineError, sa.exc.SQLAlchemyError)
 
+#: For how long the conductors look at what has ended, by themselves. Nearly
+#: all servers are in no task, and nearly all migrations are over: only an
+#: index of their dates finds those that matter.
+RECENT = datetime.timedelta(hours=1)
+#: For how long they ask other services about it.
+LATELY = datetime.timedelta(minutes=10)
+
 #: The flows of an audit do not own what they look at.
 REPAIRS = 'repair_'
 
@@ -148,6 +155,24 @@ class Survey:
             for record, cell in self.find(filters, read_deleted=deleted):
                 found.setdefault(record.uuid, []).append((record, cell))
         return found
+
+    def lately(self, since: datetime.timedelta = RECENT) -> dict[str, Any]:
+        """The filter of rows that were written lately; of all for people."""
+        return {} if self.thorough else {
+            'changes-since': timeutils.utcnow() - since}
+
+    def migrations(self, statuses: Collection[str], **filters: Any
+                   ) -> Iterator[tuple[Any, Any]]:
+        """The migration records in some statuses, as (migration, cell).
+
+        :param filters: of Nova's for migrations
+        """
+        def work(context: Any, cell: Any) -> Iterator[tuple[Any, Any]]:
+            # Nova adds to the filters that it is given.
+            for migration in objects.MigrationList.get_by_filters(
+                    context, {'status': list(statuses), **filters}):
+                yield migration, cell
+        return self.in_cells(work)
 
     def owned(self, uuids: Collection[str]) -> set[str]:
         """Those that a flow works on."""

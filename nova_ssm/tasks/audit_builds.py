@@ -19,7 +19,9 @@ has asked for, and nothing would say so. In ERROR it can be deleted, and
 created anew, by its user or by what has asked for it.
 """
 
+from nova.compute import instance_actions
 from nova.compute import task_states
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import exception
@@ -111,6 +113,10 @@ def _find(context: types.Context, uuid: str
 class FailStuckBuild(audit_steps.Look):
     """Put a server that waits for a host into ERROR, free what it holds.
 
+    What it holds on a compute that has not said that it is done with it is
+    freed when the server is deleted, as Nova has it: if the compute comes to
+    it after all, it builds it, and the server is as it was asked for.
+
     Does nothing if somebody has touched the server meanwhile. A request to
     try another host that comes late has its row in the journal before it
     looks at the server, which is put into ERROR before we look for that row:
@@ -127,7 +133,8 @@ class FailStuckBuild(audit_steps.Look):
         cell = objects.CellMapping.get_by_uuid(context, details['cell'])
         with conductor_manager.try_target_cell(context, cell) as cctxt:
             instance = moves.current(cctxt, uuid)
-            if instance is None or instance.host:
+            if instance is None or instance.host not in (
+                    None, details.get('host')):
                 return
             owner = audit_steps.context_of(cctxt, instance)
             if not self._take(instance):
@@ -136,7 +143,9 @@ class FailStuckBuild(audit_steps.Look):
                 self._put_back(instance, details['task_state'])
                 return
             if not burial.is_told(cctxt, instance):
-                self._tell(owner, instance)
+                self._tell(owner, instance, bool(details.get('kept')))
+        if details.get('kept'):
+            return
         self.manager.report_client.delete_allocation_for_instance(
             context, uuid, force=True)
 
@@ -172,13 +181,33 @@ class FailStuckBuild(audit_steps.Look):
                 exception.InstanceNotFound) as exc:
             LOG.info('It has gone on: %s', exc, instance=instance)
 
-    def _tell(self, context: types.Context,
-              instance: types.Instance) -> None:
+    def _tell(self, context: types.Context, instance: types.Instance,
+              kept: bool) -> None:
         exc = exception.BuildAbortException(
-            instance_uuid=instance.uuid,
-            reason='nobody looks for a host for it any more: the '
-                   'nova-conductor that did is gone')
+            instance_uuid=instance.uuid, reason=(
+                'its nova-compute has not begun it, or has given it up '
+                'without a word' if kept else
+                'nobody looks for a host for it any more: the '
+                'nova-conductor that did is gone'))
+        _end_events(context, instance, exc)
+        if kept:
+            # Its state is as we have put it, or its compute has it.
+            base.while_handling(
+                exc, compute_utils.add_instance_fault_from_exc, context,
+                instance, exc)
+            return
         spec = _spec_of(context, instance)
         base.while_handling(
             exc, self.manager._cleanup_when_reschedule_fails, context,
             instance, exc, spec.to_legacy_request_spec_dict(), None)
+
+
+def _end_events(context: types.Context, instance: types.Instance,
+                exc: BaseException) -> None:
+    """Let the action fail by which the server was asked for."""
+    for action in objects.InstanceActionList.get_by_instance_uuid(
+            context, instance.uuid):
+        if action.action == instance_actions.CREATE:
+            moves.close_events(
+                audit_steps.context_of(context, instance, action.request_id),
+                instance.uuid, exc, of_computes=True)

@@ -57,6 +57,8 @@ class LookAgain(Look):
 
     Gives what the repair has to know, or None if there is nothing to be
     repaired any more.
+
+    :raises Uncertain: if a compute that may be at it does not answer
     """
 
     effect = False
@@ -64,6 +66,37 @@ class LookAgain(Look):
 
     def execute(self, context: types.Context, kind: str, subject: str,
                 mark: str) -> types.Properties | None:
+        details = self._details(kind, subject, mark)
+        if details is None:
+            return None
+        if not self._ask(context, details):
+            return details
+        # What was in somebody's hands has begun by now.
+        return self._details(kind, subject, mark)
+
+    def _ask(self, context: types.Context, details: types.Properties) -> bool:
+        """Have the computes answer behind what they were told.
+
+        :returns: whether anybody was asked
+        """
+        for host in details.get('computes', ()):
+            self._ask_compute(context, details['cell'], host)
+        return bool(details.get('computes'))
+
+    def _ask_compute(self, context: types.Context, cell: str,
+                     host: str) -> None:
+        """Have a compute answer behind what it was sent before."""
+        with nova_context.target_cell(context, objects.CellMapping.get_by_uuid(
+                context, cell)) as cctxt:
+            if not (compat.ping_compute(cctxt, host, ANSWER) and
+                    compat.ping_alt(self.manager.compute_rpcapi, cctxt, host,
+                                    ANSWER)):
+                raise exception.Uncertain(
+                    'compute %s has not answered: it may have been told'
+                    % host)
+
+    def _details(self, kind: str, subject: str,
+                 mark: str) -> types.Properties | None:
         found = self._look(kind, subject)
         if found is None or found.mark != mark:
             LOG.info('%s %s is none any more, nothing is repaired', kind,
@@ -87,28 +120,10 @@ class MakeSure(LookAgain):
         super().__init__(manager)
         self._inquiry = inquiry
 
-    def execute(self, context: types.Context, kind: str, subject: str,
-                mark: str) -> types.Properties | None:
-        details = super().execute(context, kind, subject, mark)
-        if details is None:
-            return None
+    def _ask(self, context: types.Context, details: types.Properties) -> bool:
         self._inquiry.make_sure(nova_context.get_admin_context(), PATIENCE)
-        for host in details.get('computes', ()):
-            self._ask_compute(context, details['cell'], host)
-        # What was in somebody's hands has begun by now.
-        return super().execute(context, kind, subject, mark)
-
-    def _ask_compute(self, context: types.Context, cell: str,
-                     host: str) -> None:
-        """Have a compute answer behind what it was sent before."""
-        with nova_context.target_cell(context, objects.CellMapping.get_by_uuid(
-                context, cell)) as cctxt:
-            if not (compat.ping_compute(cctxt, host, ANSWER) and
-                    compat.ping_alt(self.manager.compute_rpcapi, cctxt, host,
-                                    ANSWER)):
-                raise exception.Uncertain(
-                    'compute %s has not answered: it may have been told'
-                    % host)
+        super()._ask(context, details)
+        return True
 
 
 class MakeSureOnce(MakeSure):

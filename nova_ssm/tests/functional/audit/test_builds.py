@@ -23,6 +23,7 @@ from nova import exception
 from nova import objects
 
 from nova_ssm.audit import builds
+from nova_ssm.audit import survey
 from nova_ssm import keys
 from nova_ssm.tests.functional.audit import cloud as cloud_module
 
@@ -97,6 +98,17 @@ def test_a_flow_that_has_failed_and_left_it_is_told(cloud):
     assert uuid in lost(cloud)[server].why
 
 
+def test_what_people_gave_up_ends_when_they_say_so(cloud):
+    """One that failed by itself has nobody to ask."""
+    [server], [other] = cloud.ask(), cloud.ask()
+    for one in (server, other):
+        cloud.flow('schedule_and_build_instances', one, finished=True)
+    cloud.sql("UPDATE ssm_flows SET state = 'KILLED' WHERE subject = '%s'"
+              % server)
+    assert {uuid: one.safe for uuid, one in lost(cloud).items()} == {
+        server: False, other: True}
+
+
 def test_nothing_is_safe_if_the_first_server_was_deleted(cloud):
     """Its uuid names the flow of the request: it is not known any more."""
     servers = cloud.ask(3, first=1)
@@ -143,12 +155,12 @@ def test_a_server_that_a_compute_has_is_not_lost(cloud):
 
 def test_nothing_is_lost_while_a_cell_cannot_be_read(cloud, monkeypatch):
     cloud.ask()
-    survey = cloud.survey()
+    look = cloud.survey()
     monkeypatch.setattr(objects.InstanceList, 'get_by_filters',
                         lambda *a, **kw: (_ for _ in ()).throw(
                             builds.survey_module.db_exc.DBConnectionError()))
-    assert not list(builds.lost(survey))
-    assert not survey.complete
+    assert not list(builds.lost(look))
+    assert not look.complete
 
 
 def test_looks_again_at_some_only(cloud):
@@ -192,9 +204,37 @@ def test_a_compute_that_may_wait_for_an_answer_has_not_given_up(cloud):
     assert not stuck(cloud)
 
 
-def test_a_compute_that_has_claimed_has_not_given_up(cloud):
-    cloud.hold(cloud.server(**GIVEN_UP), cloud.node('host1', 'node1'))
+def test_a_compute_that_has_begun_may_wait_for_two_answers(cloud):
+    """In the middle of its claim, as far as anybody can see."""
+    server = cloud.server(age=100, **GIVEN_UP)
+    cloud.hold(server, cloud.node('host1', 'node1'))
     assert not stuck(cloud)
+
+
+def test_what_a_dead_compute_had_begun_is_stuck(cloud):
+    """Placement was away when it was started again: Nova did not see it."""
+    server = cloud.server(**GIVEN_UP)
+    cloud.hold(server, cloud.node('host1', 'node1'))
+    event(cloud, server, None)
+    [finding] = stuck(cloud).values()
+    assert (finding.safe, finding.details['computes']) == (True, ['host1'])
+    held = dict(cloud.placement.held)
+    fail(cloud, server, **finding.details)
+    assert cloud.record(server).vm_state == 'error'
+    assert 'given it up without a word' in cloud.faults(server)[0]
+    # If the compute builds it after all, it is as it was asked for.
+    assert cloud.placement.held == held
+    assert results(cloud, server) == ['Error']
+
+
+def results(cloud, server):
+    """How the events of the actions of a server have ended."""
+    with cloud.at('cell1') as context:
+        return [event.result for action in
+                objects.InstanceActionList.get_by_instance_uuid(
+                    context, server) for event in
+                objects.InstanceActionEventList.get_by_action(
+                    context, action.id)]
 
 
 def event(cloud, server, result, name='compute__do_build_and_run_instance',
@@ -232,6 +272,23 @@ def test_what_a_compute_ended_with_an_error_is_told_of_at_once(cloud):
     assert set(stuck(cloud)) == {server}
 
 
+@pytest.mark.parametrize(('host', 'found'), (('host1', True),
+                                             ('host2', False)))
+def test_a_compute_may_fail_before_it_can_let_go_of_a_server(cloud, host,
+                                                             found):
+    """The database was away. Another compute may have it since."""
+    server = cloud.server(**GIVEN_UP | {'host': host})
+    event(cloud, server, 'Error')
+    assert list(stuck(cloud)) == [server] * found
+    if found:
+        [finding] = stuck(cloud).values()
+        fail(cloud, server, **finding.details)
+        record = cloud.record(server)
+        # It goes to its compute to be deleted.
+        assert (record.vm_state, record.host) == ('error', 'host1')
+        assert len(cloud.faults(server)) == 1
+
+
 @pytest.mark.parametrize(('result', 'name', 'action'), (
     (None, 'compute__do_build_and_run_instance', instance_actions.CREATE),
     ('Success', 'compute__do_build_and_run_instance',
@@ -242,7 +299,7 @@ def test_what_a_compute_ended_with_an_error_is_told_of_at_once(cloud):
      instance_actions.REBUILD)))
 def test_a_compute_has_not_failed_before_it_says_so(cloud, result, name,
                                                     action):
-    server = cloud.server(**GIVEN_UP)
+    server = cloud.server(age=100, **GIVEN_UP)
     cloud.hold(server, cloud.node('host1', 'node1'))
     event(cloud, server, result, name, action)
     assert not stuck(cloud)
@@ -272,7 +329,7 @@ def test_the_conductors_find_it_by_themselves(cloud, values):
 def test_the_conductors_leave_to_the_command_what_is_long_ago(cloud):
     """It would take them all servers of the cell."""
     written(cloud, cloud.server(**GIVEN_UP),
-            2 * builds.RECENT.total_seconds())
+            2 * survey.RECENT.total_seconds())
     assert not list(builds.stuck(cloud.quick()))
     assert stuck(cloud)
 
@@ -290,20 +347,29 @@ def test_a_server_of_a_request_that_is_there_is_not_stuck(cloud):
     assert not stuck(cloud)
 
 
-def test_a_compute_that_was_not_told_is_asked_about(cloud):
+def test_a_compute_that_was_not_told_is_asked_behind_its_queue(cloud):
+    """Or it took the word, and died before it wrote anything."""
     server = cloud.server(**SCHEDULING)
     cloud.hold(server, cloud.node('host1', 'node1'))
     [finding] = stuck(cloud).values()
-    assert not finding.safe
+    assert finding.safe
     assert finding.details['computes'] == ['host1']
+    assert finding.details['kept']
 
 
 def test_a_compute_that_builds_others_may_come_to_it(cloud):
     """What waits for a slot shows nowhere."""
     server = cloud.server(**SCHEDULING)
     cloud.hold(server, cloud.node('host1', 'node1'))
-    cloud.server(vm_state=vm_states.BUILDING)
+    cloud.server(vm_state=vm_states.BUILDING, age=builds.PATIENCE / 2)
     assert not stuck(cloud)
+
+
+def test_a_build_that_never_ends_keeps_no_other_from_being_found(cloud):
+    server = cloud.server(**SCHEDULING)
+    cloud.hold(server, cloud.node('host1', 'node1'))
+    cloud.server(vm_state=vm_states.BUILDING, age=2 * builds.PATIENCE)
+    assert set(stuck(cloud)) == {server}
 
 
 def test_a_compute_that_is_down_will_come_to_it(cloud):
@@ -374,10 +440,11 @@ def test_to_end_it_twice_is_to_end_it_once(cloud):
 
 # -- from the finding to the end ------------------------------------------
 
-def fail(cloud, server, **changed):
+def fail(cloud, server, **details):
     from nova_ssm.tasks import audit_builds
     audit_builds.FailStuckBuild(cloud.manager).execute(
-        cloud.context, {'group': server, 'cell': cloud.cells['cell1'].uuid})
+        cloud.context, {'group': server, 'cell': cloud.cells['cell1'].uuid,
+                        'task_state': 'scheduling', **details})
 
 
 def test_a_stuck_build_fails(cloud, monkeypatch):
