@@ -41,8 +41,9 @@ from nova_ssm.tests.cloud import settings
 from nova_ssm.tests import provenance
 
 #: Seconds without any change after which nothing more is expected. More than
-#: a service waits for an answer by RPC, and than the lease of a conductor.
-_QUIET = 75.0
+#: twice what a service waits for an answer by RPC, and than a turn of an audit
+#: takes: so long a compute has that may be waiting for a dead conductor.
+_QUIET = 180.0
 #: Seconds to delete all servers in.
 _DELETION = 180.0
 

@@ -200,6 +200,12 @@ class _Look:
         for port, bindings in found.items():
             number = owners[port]
             server = self._servers.get(number)
+            if server and server['vm_state'] == 'error':
+                # Who failed may have no host yet, or none any more, and what
+                # works is where that was. Only what nobody needs counts.
+                bindings = [one for one in bindings if one[1] != 'ACTIVE']
+                if not bindings:
+                    continue
             if server and bindings != [(server['host'], 'ACTIVE')]:
                 yield Finding(BINDING, number, f'port {port}: {bindings}, '
                               f'the server is on {server["host"]}')
