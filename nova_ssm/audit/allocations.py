@@ -28,6 +28,8 @@ ORPHAN, MISPLACED = 'orphan-allocation', 'misplaced-allocation'
 #: Migration records in these hold nothing any more.
 OVER = ('completed', 'error', 'failed', 'cancelled', 'reverted',
         'confirmed', 'done')
+#: Migration records in these are over, and were in vain.
+FAILED = ('error', 'failed', 'cancelled')
 #: While an evacuation has one of these, what the server holds on the host
 #: that it has left is for that host to free, when it comes back.
 _LEAVING = ('accepted', 'pre-migrating', 'done')
@@ -35,6 +37,8 @@ _LEAVING = ('accepted', 'pre-migrating', 'done')
 _SETTLED = (vm_states.ACTIVE, vm_states.STOPPED, vm_states.PAUSED,
             vm_states.SUSPENDED, vm_states.ERROR, vm_states.RESCUED,
             vm_states.SHELVED)
+#: Servers in these can be live migrated.
+_LIVE = (vm_states.ACTIVE, vm_states.PAUSED)
 
 _Survey = survey_module.Survey
 
@@ -72,8 +76,14 @@ def orphans(survey: _Survey, only: Collection[str] | None = None
     """What is held on computes by who is no server or migration any more.
 
     Only the providers of computes are looked at, and what belongs to them:
-    others use placement too.
+    others use placement too. The conductors ask for those moves only that
+    have failed lately.
     """
+    if only is None and not survey.thorough:
+        only = {migration.uuid for migration, _cell in survey.migrations(
+            FAILED, **survey.lately(survey_module.LATELY))}
+    if only is not None and not only:
+        return
     nodes = nodes_of(survey)
     consumers = _consumers(survey, nodes, only)
     _look_up(survey, nodes, consumers)
@@ -97,11 +107,21 @@ def _orphan(one: _Consumer, nodes: dict[str, Node]) -> findings.Finding:
             one.uuid, _resources(one.held), _places(one.held, nodes)),
         why=one.trace or 'Nova does not know it: it was deleted and '
         'archived, or it belongs to somebody else',
-        remedy=remedy, safe=one.trace is not None and not one.give_back,
+        remedy=remedy, safe=one.trace is not None and (
+            not one.give_back or _goes_on(one)),
         state=_state(one.held),
         details={'group': one.uuid, 'server': one.server,
                  'migration': one.migration.uuid if one.give_back else None,
                  'cell': one.records[0][1].uuid if one.give_back else None})
+
+
+def _goes_on(one: _Consumer) -> bool:
+    """Whether the server goes on where it was before its live migration.
+
+    One in ERROR may be at either of its hosts.
+    """
+    return (one.migration.is_live_migration and
+            one.records[0][0].vm_state in _LIVE)
 
 
 def misplaced(survey: _Survey, only: Collection[str] | None = None

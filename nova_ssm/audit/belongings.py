@@ -64,6 +64,10 @@ def _moved(survey: _Survey,
            only: Collection[str] | None) -> dict[str, set[str]]:
     """Of the servers that were moved the hosts of that."""
     filters: dict[str, Any] = {'status': list(allocations.OVER)}
+    if only is None and not survey.thorough:
+        # Of those that went well the computes themselves unbind the ports.
+        filters = {'status': list(allocations.FAILED),
+                   **survey.lately(survey_module.LATELY)}
 
     def work(context: Any, _cell: Any) -> Iterator[Any]:
         if only is None:

@@ -19,9 +19,12 @@ from typing import TypeAlias
 from nova_ssm.audit import allocations
 from nova_ssm.audit import belongings
 from nova_ssm.audit import builds
+from nova_ssm.audit import failures
 from nova_ssm.audit import findings
+from nova_ssm.audit import live
 from nova_ssm.audit import moves
 from nova_ssm.audit import records
+from nova_ssm.audit import resizes
 from nova_ssm.audit import survey
 
 _Find: TypeAlias = Callable[
@@ -59,16 +62,22 @@ KINDS = {kind.name: kind for kind in (
           moves.lost, quick=True),
     _kind(moves.STUCK, 'servers whose move was begun, and nobody goes on',
           moves.stuck),
+    _kind(live.STUCK, 'servers whose live migration a compute has let go',
+          live.stuck, quick=True),
+    _kind(resizes.STUCK, 'servers whose resize its destination has not '
+          'finished', resizes.stuck, quick=True),
+    _kind(failures.UNTOLD, 'servers that have failed, and have no fault',
+          failures.untold, quick=True),
     _kind(allocations.ORPHAN, 'allocations without a server or migration',
-          allocations.orphans),
+          allocations.orphans, quick=True),
     _kind(allocations.MISPLACED, 'servers with allocations on hosts where '
           'they are not', allocations.misplaced),
     _kind(records.MAPPING, 'instance mappings without an instance, or a '
           'request for one', records.mappings),
     _kind(records.MIGRATION, 'migrations without an end',
-          records.migrations),
+          records.migrations, quick=True),
     _kind(belongings.BINDING, 'ports that are bound to hosts where their '
-          'server is not', belongings.bindings),
+          'server is not', belongings.bindings, quick=True),
     _kind(belongings.PORT, 'ports of servers that are no more',
           belongings.ports),
     _kind(belongings.ACCELERATOR, 'accelerator requests without a server',

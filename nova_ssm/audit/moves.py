@@ -41,20 +41,20 @@ REQUESTS = {instance_actions.RESIZE: keys.RESIZE,
 STATES = (task_states.RESIZE_PREP, task_states.MIGRATING)
 
 #: Migration records in these have not come to a compute yet.
-_TO_BE_TOLD = ('accepted', 'pre-migrating')
+TO_BE_TOLD = ('accepted', 'pre-migrating')
 _OVER = ('completed', 'error', 'failed', 'cancelled', 'reverted', 'done',
          'confirmed')
 
 #: Seconds after which a compute that is up has begun what it was told.
 PATIENCE = 600.0
 #: Seconds that the clocks of an API and a conductor may differ.
-_SKEW = 1.0
+SKEW = 1.0
 
 _Survey = survey_module.Survey
 
 
 @dataclasses.dataclass(frozen=True)
-class _Move:
+class Move:
     """What is known of the last move of a server."""
 
     record: Any
@@ -75,13 +75,13 @@ def lost(survey: _Survey, only: Collection[str] | None = None
     died before its first deed, and no compute was told of it. Or people gave
     its flow up before that: then they are asked before it ends.
     """
-    for move in _unowned(survey, only):
+    for move in unowned(survey, only):
         if move.action is None or move.action.action not in REQUESTS:
             continue
         began = survey_module.seconds(move.action.start_time)
         fence = keys.move(REQUESTS[move.action.action], move.record.uuid,
                           move.action.request_id)
-        killed = _given_up(survey, move)
+        killed = given_up(survey, move)
         if _is_begun(move, began) or (
                 not killed and _exists(survey, fence)):
             continue
@@ -95,17 +95,17 @@ def lost(survey: _Survey, only: Collection[str] | None = None
                 'message queue, before anything was done'
                 % move.action.request_id,
             remedy='leave it as it was before, and its action with an error',
-            safe=not killed, state=_state(move),
+            safe=not killed, state=state(move),
             details={'group': uuid, 'cell': move.cell.uuid, 'fence': fence,
                      'task_state': move.record.task_state,
                      'killed': bool(killed),
                      'request_id': move.action.request_id})
 
 
-def _is_begun(move: _Move, began: float) -> bool:
+def _is_begun(move: Move, began: float) -> bool:
     return any(migration.status not in _OVER or
                migration.created_at is None or
-               survey_module.seconds(migration.created_at) >= began - _SKEW
+               survey_module.seconds(migration.created_at) >= began - SKEW
                for migration in move.migrations)
 
 
@@ -117,7 +117,7 @@ def _exists(survey: _Survey, uuid: str) -> bool:
     return True
 
 
-def _given_up(survey: _Survey, move: _Move) -> str | None:
+def given_up(survey: _Survey, move: Move) -> str | None:
     """How people gave a move up of which no compute was told.
 
     :returns: None if they did not, or one may have been
@@ -141,16 +141,17 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
     Their migration record has not come to a compute, for longer than any
     that is up would take; or people gave their flow up before one was told.
     """
-    for move in _unowned(survey, only):
+    for move in unowned(survey, only):
         waiting = [migration for migration in move.migrations
-                   if migration.status in _TO_BE_TOLD]
+                   if migration.status in TO_BE_TOLD]
         if len(waiting) != 1 or any(
-                migration.status not in (*_OVER, *_TO_BE_TOLD)
+                migration.status not in (*_OVER, *TO_BE_TOLD)
                 for migration in move.migrations):
             continue
-        killed = _given_up(survey, move)
-        if not killed and not _is_patient(move):
-            continue
+        killed = given_up(survey, move)
+        if not killed and (not _is_patient(move) or
+                           waiting[0].is_live_migration):
+            continue        # of live migrations the computes can tell
         uuid, migration = move.record.uuid, waiting[0]
         held = survey.report.get_allocs_for_consumer(
             survey.context, uuid).get('allocations') or {}
@@ -166,7 +167,7 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
                 'journal, or the word to the compute was lost',
             remedy='give it back what it held, end the migration, leave it '
                    'as it was before',
-            safe=False, state=_state(move),
+            safe=False, state=state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,
                      'status': migration.status, 'killed': bool(killed),
@@ -175,20 +176,21 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
                      'task_state': move.record.task_state})
 
 
-def _is_patient(move: _Move) -> bool:
+def _is_patient(move: Move) -> bool:
     """Whether any compute that is up would have begun it by now."""
     return (move.since is not None and
             move.since <= survey_module.now() - PATIENCE)
 
 
-def _state(move: _Move) -> tuple[Any, ...]:
+def state(move: Move) -> tuple[Any, ...]:
+    """What must not have changed until a move is repaired."""
     return (move.record.vm_state, move.record.task_state, move.record.host,
             move.since, *sorted((migration.uuid, migration.status)
                                 for migration in move.migrations))
 
 
-def _unowned(survey: _Survey,
-             only: Collection[str] | None) -> Iterator[_Move]:
+def unowned(survey: _Survey,
+            only: Collection[str] | None) -> Iterator[Move]:
     """The servers that are left to a conductor, and that none works on."""
     filters: dict[str, Any] = {'task_state': list(STATES), 'deleted': False}
     if only is not None:
@@ -203,10 +205,10 @@ def _unowned(survey: _Survey,
                                        [cell])
 
 
-def _look(record: Any, context: Any, cell: Any) -> Iterator[_Move]:
+def _look(record: Any, context: Any, cell: Any) -> Iterator[Move]:
     actions = objects.InstanceActionList.get_by_instance_uuid(
         context, record.uuid, limit=1)
     migrations = objects.MigrationList.get_by_filters(
         context, {'instance_uuid': record.uuid})
-    yield _Move(record, cell, actions[0] if actions else None,
+    yield Move(record, cell, actions[0] if actions else None,
                 tuple(migrations))

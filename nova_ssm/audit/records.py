@@ -15,18 +15,25 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from nova.compute import instance_actions
 from nova.compute import vm_states
 from nova import objects
+from taskflow import states as taskflow_states
 
+from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import moves
 from nova_ssm.audit import survey as survey_module
+from nova_ssm.engine import queries
 
 MAPPING, MIGRATION = 'orphan-mapping', 'endless-migration'
 
 #: Migration records in these are under way.
 _UNDER_WAY = ('accepted', 'queued', 'preparing', 'running', 'pre-migrating',
               'migrating', 'post-migrating')
+
+#: Servers in these are live migrated, and go on if that fails.
+_GOES_ON = (vm_states.ACTIVE, vm_states.PAUSED)
 
 _Survey = survey_module.Survey
 
@@ -107,26 +114,24 @@ def _mapping(mapping: objects.InstanceMapping,
 def migrations(survey: _Survey, only: Collection[str] | None = None
                ) -> Iterator[findings.Finding]:
     """Migration records that are under way, while the server is not."""
-    filters: dict[str, Any] = {'status': list(_UNDER_WAY)}
+    filters: dict[str, Any] = survey.lately()
     if only is not None:
-        filters['uuid'] = sorted(only)
-
-    def work(context: Any, cell: Any) -> Iterator[tuple[Any, Any]]:
-        for migration in objects.MigrationList.get_by_filters(
-                context, dict(filters)):
-            if survey.is_old(migration):
-                yield migration, cell
-
-    found = list(survey.in_cells(work))
+        filters = {'uuid': sorted(only)}
+    found = [(migration, cell) for migration, cell in survey.migrations(
+        _UNDER_WAY, **filters) if survey.is_old(migration)]
     records = survey.records({one.instance_uuid for one, _cell in found})
     owned = survey.owned({one.instance_uuid for one, _cell in found})
     for migration, cell in found:
         server = migration.instance_uuid
         living = [record for record, _cell in records.get(server, ())
                   if not record.deleted]
-        if server in owned or not survey.complete or (
-                living and not _is_forgotten(migration, living)):
+        untold = _is_untold(survey, migration, living)
+        cut = _is_cut_short(survey, migration, living, cell)
+        if server in owned or not survey.complete or not (
+                cut or untold or not living or
+                _is_forgotten(migration, living)):
             continue
+        there = cut and living[0].host == migration.dest_compute
         yield findings.Finding(
             kind=MIGRATION, subject=migration.uuid, server=server,
             project=living[0].project_id if living else migration.project_id,
@@ -135,13 +140,62 @@ def migrations(survey: _Survey, only: Collection[str] | None = None
                 migration.uuid, server, migration.status),
             why='the server is in no task any more, and nobody ended it'
                 if living else 'the server was deleted on the way',
-            remedy='end it, and give the server back what it held' if living
-                   else 'end it, free what it holds',
-            safe=not living,
+            remedy='end it, and give the server back what it held'
+                   if living and not there else 'end it, free what it holds',
+            safe=cut or untold or not living,
             state=(migration.status, survey_module.touched(migration),
                    *((record.host, record.vm_state) for record in living)),
             details={'group': migration.uuid, 'server': server,
-                     'cell': cell.uuid})
+                     'cell': cell.uuid, 'there': there,
+                     'computes': [migration.source_compute] if cut else []})
+
+
+def _is_cut_short(survey: _Survey, migration: Any, living: list[Any],
+                  cell: Any) -> bool:
+    """Whether the source of a live migration was started again on the way.
+
+    It takes its servers out of MIGRATING then, and leaves the migration
+    records that are not running. If its destination was done by then, the
+    server is there.
+    """
+    if not (migration.is_live_migration and len(living) == 1 and
+            living[0].task_state is None and
+            living[0].vm_state in _GOES_ON and
+            living[0].host in (migration.source_compute,
+                               migration.dest_compute) and
+            all(builds.has_given_up(row) for row in (migration, living[0]))):
+        return False
+    return not _is_reset(survey, living[0].uuid, cell)
+
+
+def _is_untold(survey: _Survey, migration: Any, living: list[Any]) -> bool:
+    """Whether the flow of a move has failed before it told any compute.
+
+    What it had done it could not undo: placement was away for longer than it
+    tries.
+    """
+    if not (len(living) == 1 and living[0].task_state is None and
+            migration.status in moves.TO_BE_TOLD and
+            living[0].host == migration.source_compute):
+        return False
+    began = survey_module.seconds(migration.created_at)
+    return any(
+        flow.state == taskflow_states.FAILURE and
+        flow.finished_at is not None and
+        flow.created_at - moves.SKEW <= began <= flow.finished_at and
+        not any(step.task and step.task.startswith('Cast')
+                for step in queries.steps(survey.db, flow.uuid))
+        for flow in queries.flows(survey.db, limit=10,
+                                  subject=migration.instance_uuid))
+
+
+def _is_reset(survey: _Survey, uuid: str, cell: Any) -> bool:
+    """Whether people took the server's task state away, with all else on."""
+    def work(context: Any, _cell: Any) -> Iterator[bool]:
+        yield from (action.action == instance_actions.RESET_STATE for action
+                    in objects.InstanceActionList.get_by_instance_uuid(
+                        context, uuid, limit=10))
+    return any(survey.in_cells(work, [cell]))
 
 
 def _is_forgotten(migration: Any, living: list[Any]) -> bool:

@@ -26,6 +26,7 @@ from nova_ssm.engine import registry
 from nova_ssm.tasks import audit_allocations
 from nova_ssm.tasks import audit_belongings
 from nova_ssm.tasks import audit_builds
+from nova_ssm.tasks import audit_failures
 from nova_ssm.tasks import audit_moves
 from nova_ssm.tasks import audit_records
 from nova_ssm.tasks import audit_steps
@@ -97,6 +98,44 @@ def repair_stuck_build(manager: types.Manager, inquiry: certainty.Inquiry
     return linear_flow.Flow('repair_stuck_build').add(
         audit_steps.MakeSure(manager, inquiry),
         audit_builds.FailStuckBuild(manager))
+
+
+def repair_stuck_live_migration(manager: types.Manager,
+                                inquiry: certainty.Inquiry
+                                ) -> taskflow_flow.Flow:
+    """What is done for a server whose live migration a compute has let go.
+
+    1. see that no conductor has a request for it, and have the source answer
+       behind all that it was told
+    2. have the computes say that none is at it; give it back what it held,
+       end the migration, leave it as it was
+    """
+    return linear_flow.Flow('repair_stuck_live_migration').add(
+        audit_steps.MakeSureOnce(manager, inquiry),
+        audit_moves.EndLiveMigration(manager))
+
+
+def repair_stuck_resize(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for a server whose resize its destination leaves alone.
+
+    1. see whether that is still so, when the destination has answered behind
+       all that it was told
+    2. put it into ERROR with a fault, end the migration
+    """
+    return linear_flow.Flow('repair_stuck_resize').add(
+        audit_steps.LookAgain(manager),
+        audit_moves.FailResize(manager))
+
+
+def repair_untold_failure(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for a server that has failed, and has no fault.
+
+    1. see whether that is still so
+    2. give it a fault, end its action with an error
+    """
+    return linear_flow.Flow('repair_untold_failure').add(
+        audit_steps.LookAgain(manager),
+        audit_failures.TellFailure(manager))
 
 
 def repair_orphan_allocation(manager: types.Manager) -> taskflow_flow.Flow:
@@ -212,8 +251,9 @@ def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
                ) -> list[registry.FlowType]:
     """The flows of all repairs, for the registry."""
     asking = (repair_lost_build, repair_lost_move, repair_stuck_build,
-              repair_stuck_move)
-    others = (end_lost_build, end_lost_move, repair_orphan_allocation,
+              repair_stuck_move, repair_stuck_live_migration)
+    others = (end_lost_build, end_lost_move, repair_stuck_resize,
+              repair_untold_failure, repair_orphan_allocation,
               repair_misplaced_allocation, repair_orphan_mapping,
               repair_endless_migration, repair_stale_binding,
               repair_orphan_port, repair_orphan_accelerator,

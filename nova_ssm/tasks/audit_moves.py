@@ -15,11 +15,13 @@
 from typing import Any
 
 from nova.compute import utils as compute_utils
+from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
 
+from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import base
 from nova_ssm.tasks import destinations
@@ -124,6 +126,73 @@ class GiveUpMove(audit_steps.Look):
         cell = objects.CellMapping.get_by_uuid(context, details['cell'])
         with conductor_manager.try_target_cell(context, cell) as cctxt:
             self._let_wait(cctxt, details)
+
+
+class _EndLetGo(abandoned_moves.EndAbandonedLiveMigrations):
+    """Says what has happened, if no conductor has died."""
+
+    reason = ('the compute has given the live migration up, since what it '
+              'called did not answer')
+
+
+class EndLiveMigration(audit_steps.Look):
+    """Give a server back whose live migration its source has let go.
+
+    As for those that a compute has let go when a conductor died: the computes
+    say before whether they are at it.
+
+    Recovery: look again; who was told is not told twice.
+    """
+
+    def execute(self, context: types.Context,
+                details: types.Properties | None) -> None:
+        if details is None:
+            return
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            instance = moves.current(cctxt, details['group'])
+            if instance is not None and not self.survey().owned(
+                    [instance.uuid]):
+                _EndLetGo(self.manager).look_at(cctxt, instance)
+
+
+class FailResize(audit_steps.Look):
+    """Put a server into ERROR whose destination has not finished its resize.
+
+    As the destination does if it cannot finish it: the server stays there,
+    what it held at its source is freed. The task state goes last: until then
+    it is found again.
+
+    Recovery: finish it; the user is not told twice.
+    """
+
+    def execute(self, context: types.Context,
+                details: types.Properties | None) -> None:
+        if details is None:
+            return
+        uuid = details['group']
+        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+        with conductor_manager.try_target_cell(context, cell) as cctxt:
+            instance = moves.current(cctxt, uuid)
+            if (instance is None or
+                    instance.task_state != details['task_state'] or
+                    self.survey().owned([uuid])):
+                return
+            if details['migration'] is None:
+                # Its compute has put it into ERROR, and said why.
+                _release(instance, details['task_state'])
+                return
+            owner = audit_steps.context_of(cctxt, instance,
+                                           details['request_id'])
+            exc = exception.MigrationError(
+                reason='nova-compute of its new host has not finished it')
+            _end_action(owner, uuid, exc)
+            _add_fault(owner, instance, exc)
+            self.manager.report_client.delete_allocation_for_instance(
+                cctxt, details['migration'], force=True)
+            moves.fail_migration(cctxt, details['migration'])
+            instance.vm_state = vm_states.ERROR
+            _release(instance, details['task_state'])
 
 
 def _reason(details: types.Properties, otherwise: str) -> str:

@@ -18,6 +18,7 @@ from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import destinations
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
 
@@ -65,6 +66,8 @@ class EndMapping(base.NovaTask):
 class EndMigration(base.NovaTask):
     """End a migration record, and free or give back what it holds.
 
+    A live migration whose destination has the server is completed.
+
     Recovery: do it again; the record ends last.
     """
 
@@ -77,6 +80,16 @@ class EndMigration(base.NovaTask):
             migration = moves.record(cctxt, subject)
             if migration is None:
                 return
+            there = details.get('there', False)
+            host = (migration.source_compute if there
+                    else migration.dest_compute)
+            if migration.is_live_migration and host:
+                destinations.unbind(self.manager, cctxt, migration, host)
+            # If the server is at the destination, that frees the source.
             moves.give_back(self.manager, cctxt, objects.Instance(
                 cctxt, uuid=details['server']), migration)
-            moves.fail_migration(cctxt, subject)
+            if there:
+                migration.status = 'completed'
+                migration.save()
+            else:
+                moves.fail_migration(cctxt, subject)

@@ -207,16 +207,7 @@ class Cloud:
             system_metadata={}, image_ref='', host=None,
             numa_topology=None, device_metadata=None, trusted_certs=None,
             vcpu_model=None, ec2_ids=objects.EC2Ids(), resources=None)
-        objects.RequestSpec(
-            self.context, instance_uuid=server, flavor=flavor,
-            image=objects.ImageMeta.from_dict({}), num_instances=count,
-            project_id=PROJECT, user_id=USER, ignore_hosts=None,
-            force_hosts=None, force_nodes=None, instance_group=None,
-            numa_topology=None, pci_requests=None, retry=None,
-            requested_destination=None, limits=None, scheduler_hints={},
-            availability_zone=None, is_bfv=False,
-            security_groups=objects.SecurityGroupList(objects=[]),
-            requested_resources=[]).create()
+        self.spec(server, count)
         objects.BuildRequest(
             self.context, instance=instance, instance_uuid=server,
             project_id=PROJECT, tags=objects.TagList(),
@@ -232,6 +223,19 @@ class Cloud:
         ).create()
         self.backdate('api', 'build_requests', 'instance_uuid', server, age)
         return server
+
+    def spec(self, server, count=1):
+        """What a server is asked for with."""
+        objects.RequestSpec(
+            self.context, instance_uuid=server, flavor=self.flavor(),
+            image=objects.ImageMeta.from_dict({}), num_instances=count,
+            project_id=PROJECT, user_id=USER, ignore_hosts=None,
+            force_hosts=None, force_nodes=None, instance_group=None,
+            numa_topology=None, pci_requests=None, retry=None,
+            requested_destination=None, limits=None, scheduler_hints={},
+            availability_zone=None, is_bfv=False,
+            security_groups=objects.SecurityGroupList(objects=[]),
+            requested_resources=[]).create()
 
     @staticmethod
     def flavor():

@@ -89,7 +89,8 @@ class Services:
     def port(self, server, host='host1', owner=OWNER):
         """A port of a server, bound to its host."""
         port = copy.deepcopy(self.neutron.port_1)
-        port.update(id=str(uuid.uuid4()), device_id='', device_owner='')
+        port.update(id=str(uuid.uuid4()), device_id='', device_owner='',
+                    tenant_id='project', project_id='project')
         self.neutron._ports[port['id']] = port
         update = type(self.neutron).update_port
         update(self.neutron, port['id'], {'port': {

@@ -18,6 +18,7 @@ from nova.compute import task_states
 from nova.compute import vm_states
 
 from nova_ssm.audit import allocations
+from nova_ssm.audit import survey
 
 UNKNOWN = 'aaaaaaaa-0000-4000-8000-000000000001'
 
@@ -194,3 +195,45 @@ def test_a_server_with_a_migration_may_hold_both(cloud, nodes, status,
     cloud.hold(server, nodes[0], nodes[1])
     cloud.migration(server, status, **values)
     assert not misplaced(cloud)
+
+
+# -- what the conductors free by themselves ---------------------------------
+
+def failed(cloud, nodes, vm_state=vm_states.ACTIVE, kind='live-migration',
+           ago=200):
+    """A move that failed lately, and still holds what the server had."""
+    server = cloud.server(vm_state=vm_state)
+    uuid = cloud.migration(server, 'error', migration_type=kind)
+    cloud.backdate('cell1', 'migrations', 'uuid', uuid, ago,
+                   also=('updated_at',))
+    cloud.hold(uuid, nodes[0])
+    cloud.hold(server, nodes[1])
+    return uuid
+
+
+@pytest.mark.parametrize('vm_state, kind, safe', (
+    (vm_states.ACTIVE, 'live-migration', True),
+    (vm_states.PAUSED, 'live-migration', True),
+    # It may be at either host; it may be resized there.
+    (vm_states.ERROR, 'live-migration', False),
+    (vm_states.ACTIVE, 'resize', False)))
+def test_a_server_that_goes_on_gets_back_what_it_had(cloud, nodes, vm_state,
+                                                     kind, safe):
+    """Its source was started again: Nova ends the record, and no more."""
+    uuid = failed(cloud, nodes, vm_state, kind)
+    assert {one: found.safe for one, found in orphans(cloud).items()} == {
+        uuid: safe}
+
+
+def test_the_conductors_look_at_what_has_failed_lately(cloud, nodes):
+    uuid = failed(cloud, nodes)
+    failed(cloud, nodes, ago=2 * survey.LATELY.total_seconds())
+    assert [one.subject for one in allocations.orphans(cloud.quick())] == [
+        uuid]
+
+
+def test_where_nothing_has_failed_placement_is_not_asked(cloud, nodes):
+    cloud.hold(UNKNOWN, nodes[0])
+    look = cloud.quick()
+    look._report = None
+    assert not list(allocations.orphans(look))

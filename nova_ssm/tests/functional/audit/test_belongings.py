@@ -58,6 +58,19 @@ def test_a_binding_where_the_server_is_not_is_stale(cloud):
     assert not found(cloud, belongings.BINDING, {other})
 
 
+def test_the_conductors_look_at_those_that_have_failed_lately(cloud):
+    late = survey.LATELY.total_seconds()
+    for ago, status in ((200, 'failed'), (2 * late, 'failed'),
+                        (200, 'completed')):
+        server = cloud.server()
+        cloud.services.bind(cloud.services.port(server), 'host2')
+        cloud.backdate('cell1', 'migrations', 'uuid', cloud.migration(
+            server, status, migration_type='live-migration'), ago,
+            also=('updated_at',))
+    assert len(list(belongings.bindings(cloud.survey()))) == 3
+    assert len(list(belongings.bindings(cloud.quick()))) == 1
+
+
 def test_what_belongs_to_a_move_is_not_stale(cloud):
     """Nor what may: a server that somebody works on is left alone."""
     for values in ({'task_state': task_states.MIGRATING}, {'age': 1},

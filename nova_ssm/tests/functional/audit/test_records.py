@@ -12,6 +12,7 @@
 
 """Records that have lost what they belong to."""
 
+from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import objects
@@ -19,6 +20,7 @@ import pytest
 
 from nova_ssm.audit import moves
 from nova_ssm.audit import records
+from nova_ssm.tasks import audit_records
 from nova_ssm.tests.functional.audit import cloud as cloud_module
 from nova_ssm.tests.functional.audit import test_repairs
 
@@ -141,3 +143,114 @@ def test_a_migration_whose_server_has_a_flow_is_none(cloud):
     cloud.migration(server, 'accepted')
     cloud.flow('live_migrate', server)
     assert not migrations(cloud)
+
+
+# -- live migrations that were cut short ------------------------------------
+
+def cut_short(cloud, status='preparing', host='host1', age=500,
+              vm_state=vm_states.ACTIVE):
+    """The source was started again on the way: the server is in no task."""
+    server = cloud.server(host=host, node=host.replace('host', 'node'),
+                          age=age, vm_state=vm_state)
+    cloud.action(server, instance_actions.LIVE_MIGRATION, age=age)
+    uuid = cloud.migration(server, status, migration_type='live-migration',
+                           age=age)
+    nodes = [cloud.node('host1', 'node1'), cloud.node('host2', 'node2')]
+    cloud.hold(uuid, nodes[0])
+    cloud.hold(server, nodes[1])
+    return server, uuid, nodes
+
+
+def end(cloud, finding):
+    audit_records.EndMigration(cloud.manager).execute(
+        cloud.context, finding.subject, finding.details)
+
+
+def status_of(cloud, uuid):
+    with cloud.at('cell1') as context:
+        return objects.Migration.get_by_uuid(context, uuid).status
+
+
+@pytest.mark.parametrize('status', ('queued', 'preparing', 'running'))
+def test_one_whose_source_was_started_again_is_ended_at_once(cloud, status):
+    server, uuid, nodes = cut_short(cloud, status)
+    port = cloud.services.port(server)
+    cloud.services.bind(port, 'host2')
+    [finding] = migrations(cloud).values()
+    assert (finding.subject, finding.safe) == (uuid, True)
+    assert finding.details['computes'] == ['host1']
+    end(cloud, finding)
+    assert status_of(cloud, uuid) == 'error'
+    assert {one: set(held) for one, held in cloud.placement.held.items()} == {
+        server: {nodes[0]}}
+    assert cloud.services.hosts(port) == {'host1': 'ACTIVE'}
+    assert not migrations(cloud)
+
+
+def test_one_whose_server_has_come_to_its_destination_is_completed(cloud):
+    """The source died between the last word of the destination and its own."""
+    server, uuid, nodes = cut_short(cloud, 'running', 'host2')
+    [finding] = migrations(cloud).values()
+    assert finding.safe
+    end(cloud, finding)
+    assert status_of(cloud, uuid) == 'completed'
+    assert {one: set(held) for one, held in cloud.placement.held.items()} == {
+        server: {nodes[1]}}
+
+
+@pytest.mark.parametrize('values', (
+    {'age': 65}, {'host': 'host3'}, {'vm_state': vm_states.ERROR}))
+def test_one_that_its_source_may_be_at_is_not(cloud, values):
+    cut_short(cloud, **values)
+    assert not migrations(cloud)
+
+
+def test_one_whose_server_people_have_reset_may_be_under_way(cloud):
+    server, *_ = cut_short(cloud)
+    cloud.action(server, instance_actions.RESET_STATE, age=400)
+    assert not migrations(cloud)
+
+
+def test_the_conductors_find_those_of_late_by_themselves(cloud):
+    _, uuid, _ = cut_short(cloud)
+    cloud.backdate('cell1', 'migrations', 'uuid', uuid, 300,
+                   also=('updated_at',))
+    assert [one.subject for one in records.migrations(cloud.quick())] == [
+        uuid]
+
+
+# -- moves whose flow could not undo what it had done ------------------------
+
+def failed(cloud, *atoms, state='FAILURE', **values):
+    server = cloud.server(**values)
+    uuid = cloud.migration(server, 'pre-migrating', age=500)
+    flow = cloud.flow('resize', server, finished=True)
+    cloud.sql("UPDATE ssm_flows SET state = '%s', created_at = created_at - "
+              "600, finished_at = created_at WHERE uuid = '%s'"
+              % (state, flow))
+    for seq, atom in enumerate(atoms, 1000):
+        cloud.sql(
+            'INSERT INTO ssm_journal (flow_uuid, seq, kind, atom, state, '
+            "writer, created_at) VALUES ('%s', %d, 'atom', '%s', 'SUCCESS', "
+            "'w', 1)" % (flow, seq, atom))
+    cloud.hold(uuid, cloud.node('host1', 'node1'))
+    return server, uuid
+
+
+def test_what_a_flow_could_not_undo_is_undone_later(cloud):
+    """Placement did not answer when it failed, nor when it was reverted."""
+    server, uuid = failed(cloud, 'PreallocateMigration')
+    [finding] = migrations(cloud).values()
+    assert (finding.subject, finding.safe) == (uuid, True)
+    end(cloud, finding)
+    assert status_of(cloud, uuid) == 'error'
+    assert set(cloud.placement.held) == {server}
+
+
+@pytest.mark.parametrize('values', (
+    {'atoms': ('PreallocateMigration', 'CastPrepResize')},
+    {'state': 'SUCCESS'}, {'task_state': task_states.RESIZE_PREP},
+    {'host': 'host2'}))
+def test_what_a_compute_may_have_been_told_is_asked_about(cloud, values):
+    failed(cloud, *values.pop('atoms', ()), **values)
+    assert not any(one.safe for one in migrations(cloud).values())

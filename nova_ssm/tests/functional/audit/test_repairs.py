@@ -14,6 +14,7 @@
 
 import pytest
 
+from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import objects
@@ -68,6 +69,50 @@ def stuck_move(cloud):
                cloud.node('host1', 'node1'))
     cloud.hold(server, cloud.node('host2', 'node2'))
     return server
+
+
+def stuck_live_migration(cloud):
+    server = cloud.server(task_state=task_states.MIGRATING)
+    cloud.action(server, instance_actions.LIVE_MIGRATION)
+    cloud.spec(server)
+    cloud.hold(cloud.migration(server, 'error',
+                               migration_type='live-migration'),
+               cloud.node('host1', 'node1'))
+    cloud.hold(server, cloud.node('host2', 'node2'))
+    return server
+
+
+def stuck_resize(cloud):
+    server = cloud.server(task_state=task_states.RESIZE_MIGRATED,
+                          host='host2', node='node2')
+    cloud.action(server)
+    cloud.hold(cloud.migration(server, 'post-migrating'),
+               cloud.node('host1', 'node1'))
+    cloud.hold(server, cloud.node('host2', 'node2'))
+    return server
+
+
+def untold_failure(cloud):
+    server = cloud.server(vm_state=vm_states.ERROR)
+    cloud.action(server, instance_actions.CREATE)
+    return server
+
+
+def cut_short(cloud):
+    """Its source was started again."""
+    server = cloud.server()
+    migration = cloud.migration(server, 'preparing',
+                                migration_type='live-migration')
+    cloud.hold(migration, cloud.node('host1', 'node1'))
+    cloud.hold(server, cloud.node('host2', 'node2'))
+    return migration
+
+
+def is_ended_and_given_back(cloud, migration):
+    with cloud.at('cell1') as context:
+        record = objects.Migration.get_by_uuid(context, migration)
+        return (record.status == 'error' and
+                set(cloud.placement.held) == {record.instance_uuid})
 
 
 def is_as_before(cloud, server):
@@ -168,6 +213,11 @@ DAMAGES = {
         cloud.record(one).task_state is None and
         len(cloud.faults(one)) == 1),
     stuck_move: is_as_before,
+    stuck_live_migration: is_as_before,
+    stuck_resize: lambda cloud, one: (
+        is_in_error(cloud, one) and set(cloud.placement.held) == {one}),
+    untold_failure: is_in_error,
+    cut_short: is_ended_and_given_back,
     orphan_allocation: lambda cloud, one: not cloud.placement.held,
     given_back: lambda cloud, one: set(cloud.placement.held) == {one},
     orphan_mapping: is_unmapped,
