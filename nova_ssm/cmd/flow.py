@@ -146,11 +146,10 @@ class Show(show.ShowOne):
         graph, reason = graph_of(database, info)
         self._told = telling.tell(database, info, graph)
         lines = '\n'.join(_line(step, steps[0].at) for step in steps)
-        if parsed_args.formatter == 'table' and self._told.made is not None:
-            self._drawing = _drawn(self.app, graph, reason)
+        self._drawing = _drawn(self.app, graph, reason)
+        if self._told.made is not None and _wants_all(parsed_args):
             return (*names, 'objects'), (*values, _wrapped(objects))
         if parsed_args.formatter in _FOR_PEOPLE:
-            self._drawing = _drawn(self.app, graph, reason)
             return (*names, 'objects', 'steps'), (
                 *values, _wrapped(objects), lines)
         more = self._told.data()
@@ -165,7 +164,7 @@ class Show(show.ShowOne):
                        data: Sequence[Any]) -> int:
         """Write the table, what the tasks did, and draw the graph."""
         result = super().produce_output(parsed_args, column_names, data)
-        if parsed_args.formatter == 'table':
+        if _wants_all(parsed_args):
             self._told.text(self.app.stdout, parsed_args)
             self.app.stdout.write('\n%s\n' % self._drawing)
         return result
@@ -270,6 +269,11 @@ def readable(app: main.NovaSSMApp, drawn: str) -> str:
     except UnicodeEncodeError:
         return drawing.ascii_only(drawn)
     return drawn
+
+
+def _wants_all(parsed_args: argparse.Namespace) -> bool:
+    """Whether somebody reads it who has not chosen what to see."""
+    return parsed_args.formatter == 'table' and not parsed_args.columns
 
 
 def positive(text: str) -> int:

@@ -13,17 +13,20 @@
 """``nova-ssm flow watch``: flows and how far they are, as they go on."""
 
 import argparse
+from collections.abc import Iterator
 import dataclasses
 import json
+import textwrap
 import time
 from typing import Any
 
 from cliff import command
 from rich import console
 from rich import live
-from rich import markup
+from rich import padding
 from rich import progress_bar
 from rich import table
+from rich import text
 
 from nova_ssm.cmd import db
 from nova_ssm.cmd import flow as flow_cmd
@@ -36,6 +39,8 @@ from nova_ssm.engine import states
 _STYLES = {states.SUCCESS: 'green', states.REVERTED: 'magenta',
            states.FAILURE: 'bold red', states.KILLED: 'red'}
 _OVER = (progress.DONE, progress.SKIPPED)
+#: Characters of a failure: two lines of a small terminal.
+_MOST = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Watch(command.Command):
                        auto_refresh=False) as screen:
             while True:
                 seen, now = look.again()
-                screen.update(_table(seen, now), refresh=True)
+                screen.update(_screen(seen, now), refresh=True)
                 if look.over(seen):
                     return
                 time.sleep(parsed_args.interval)
@@ -183,24 +188,49 @@ def _line(one: Seen) -> str:
         info.failure or flow_cmd.task_for_people(info))
 
 
-def _table(seen: list[Seen], now: float) -> table.Table:
-    made = table.Table(box=None, pad_edge=False)
-    for name in ('flow', 'of', 'state', 'tasks', '', 'behind', 'for'):
-        made.add_column(name, no_wrap=name in ('tasks', 'for'))
-    for one in seen:
-        info = one.info
-        ended = now if info.finished_at is None else info.finished_at
-        made.add_row(
-            '%s\n[dim]%s[/dim]' % (info.name, info.uuid),
-            markup.escape(info.subject or ''),
-            '[%s]%s[/]' % (_STYLES.get(info.state, 'cyan'),
-                           flow_cmd.state_for_people(info)),
-            '%d/%d' % (one.done, one.tasks) if one.tasks else '?',
-            progress_bar.ProgressBar(
-                total=max(one.tasks, 1), completed=one.done, width=20),
-            markup.escape(info.failure or
-                          flow_cmd.task_for_people(info)),
-            '%.0f s' % max(0.0, ended - info.created_at))
+def _screen(seen: list[Seen], now: float) -> console.RenderableType:
+    """All flows, each in three lines of a terminal of 80 columns."""
     if not seen:
-        made.add_row('nothing is under way', '', '', '', '', '', '')
-    return made
+        return text.Text('nothing is under way')
+    return console.Group(*(part for one in seen for part in _flow(one, now)))
+
+
+def _flow(one: Seen, now: float) -> Iterator[console.RenderableType]:
+    info = one.info
+    ended = now if info.finished_at is None else info.finished_at
+    line = table.Table.grid(expand=True, padding=(0, 1, 0, 0))
+    line.add_column(ratio=1, no_wrap=True)
+    for width in (18, 14):
+        line.add_column(width=width, no_wrap=True)
+    for width in (6, 8):
+        line.add_column(width=width, justify='right', no_wrap=True)
+    style = _STYLES.get(info.state, 'cyan')
+    line.add_row(
+        text.Text(info.name, style='bold'),
+        text.Text(flow_cmd.state_for_people(info), style=style),
+        progress_bar.ProgressBar(
+            total=max(one.tasks, 1), completed=one.done, width=14,
+            complete_style=style, finished_style=style),
+        '%d/%d' % (one.done, one.tasks) if one.tasks else '?',
+        '%.0f s' % max(0.0, ended - info.created_at))
+    yield line
+    yield text.Text('  %s%s' % (
+        info.uuid, ' of ' + info.subject if info.subject else ''),
+        style='dim', no_wrap=True, overflow='ellipsis')
+    if info.state != states.SUCCESS:
+        yield padding.Padding(text.Text(_doing(info), style=(
+            style if info.failure else '')), (0, 0, 0, 2))
+
+
+def _doing(info: queries.FlowInfo) -> str:
+    """What is worth a line of it: why it failed, or how far it is."""
+    if info.failure:
+        return textwrap.shorten(info.failure, _MOST, placeholder=' ...')
+    if info.trouble:
+        return textwrap.shorten(info.trouble, _MOST, placeholder=' ...')
+    if info.task is None:
+        return 'begins'
+    return 'behind %s%s' % (flow_cmd.task_for_people(info), (
+        '' if info.finished_at is not None else ', run by nobody'
+        if info.owner is None else ', at %s%s' % (
+            info.owner, '' if info.owner_alive else ' (dead)')))

@@ -242,6 +242,18 @@ def test_show_for_people(nova_ssm, flows):
         'task', 'state', 'when', 'seconds', 'tries', 'effect']
 
 
+@pytest.mark.parametrize('form', ('table', 'value'))
+def test_who_has_chosen_what_to_see_sees_only_that(nova_ssm, flows, plugin,
+                                                   form):
+    plugin()
+    for column, word in (('state', 'REVERTED'), ('steps', 'the flow begins')):
+        code, out, _err = nova_ssm('flow', 'show', flows['failed'], '-f',
+                                   form, '-c', column)
+        assert code == 0
+        assert word in out
+        assert '●' not in out and 'Traceback' not in out
+
+
 def test_show_tells_the_whole_cause_of_a_failure(nova_ssm, flows):
     _code, out, _err = nova_ssm('flow', 'show', flows['failed'])
     assert 'Boot failed on ' in out

@@ -166,13 +166,58 @@ def test_what_is_drawn_has_no_markup_of_others():
         task_state=None, since=0.0, created_at=0.0, finished_at=3.0,
         failure='no [bold]host[/] in [az]', trouble=None)
     screen = watch.console.Console(file=io.StringIO(), width=200)
-    screen.print(watch._table([watch.Seen(info, 2, 4)], 9.0))
+    screen.print(watch._screen([watch.Seen(info, 2, 4)], 9.0))
     drawn = screen.file.getvalue()
     assert 'no [bold]host[/] in [az]' in drawn
     assert '2/4' in drawn and '3 s' in drawn
 
 
+def lines_of(width, **changes):
+    """What a terminal shows of one flow."""
+    info = queries.FlowInfo(**{
+        'uuid': '296a4047-ce33-4489-b3c9-00088678506e', 'parent_uuid': None,
+        'name': 'schedule_and_build_instances', 'version': '1.0',
+        'state': 'RUNNING', 'subject': 'a1000000-0000-4000-8000-000000000001',
+        'project_id': None, 'user_id': None, 'request_id': None,
+        'owner': 'controller1:21:ab', 'owner_alive': True, 'claims': 0,
+        'task': 'CreateBlockDeviceMappings', 'task_state': 'SUCCESS',
+        'since': 0.0, 'created_at': 0.0, 'finished_at': None,
+        'failure': None, 'trouble': None, **changes})
+    screen = watch.console.Console(file=io.StringIO(), width=width)
+    screen.print(watch._screen([watch.Seen(info, 11, 15)], 9999.0))
+    return screen.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize('width', (80, 120, 200))
+def test_nothing_that_matters_is_cut_off_on_a_small_terminal(width):
+    first, second, third = lines_of(width, order='cancel')
+    for words in ('schedule_and_build_instances ', 'RUNNING, to cancel ',
+                  '11/15', '9999 s'):
+        assert words in first + ' '
+    assert ('296a4047-ce33-4489-b3c9-00088678506e of '
+            'a1000000-0000-4000-8000-000000000001') in second
+    assert 'behind CreateBlockDeviceMappings SUCCESS, at controller1' in third
+    assert max(map(len, (first, second, third))) <= width
+
+
+@pytest.mark.parametrize('changes, words', (
+    ({'owner_alive': False}, 'controller1:21:ab (dead)'),
+    ({'owner': None, 'owner_alive': False}, 'run by nobody'),
+    ({'task': None}, 'begins'),
+    ({'trouble': 'host b cannot go on: row 3'}, 'host b cannot go on'),
+    ({'failure': 'A: E: ' + 80 * 'why ', 'state': 'REVERTED',
+      'finished_at': 3.0}, 'why ...')))
+def test_it_says_what_keeps_a_flow(changes, words):
+    lines = lines_of(80, **changes)
+    assert words in ' '.join(line.strip() for line in lines)
+    assert len(lines) <= 4
+
+
+def test_what_has_succeeded_needs_no_further_word():
+    assert len(lines_of(80, state='SUCCESS', finished_at=3.0)) == 2
+
+
 def test_nothing_may_be_under_way():
     screen = watch.console.Console(file=io.StringIO(), width=100)
-    screen.print(watch._table([], 0.0))
+    screen.print(watch._screen([], 0.0))
     assert 'nothing is under way' in screen.file.getvalue()
