@@ -17,7 +17,8 @@ Beside TaskFlow's own
 * a retry that gives up reverts the whole flow, not its own part only,
 * a new try has forgotten the failures of the one before; the retry's history
   has them,
-* a retry that breaks while it decides gives up.
+* a retry that breaks while it decides gives up,
+* what undoes something is tried again: see :mod:`nova_ssm.engine.attempts`.
 """
 
 import collections
@@ -40,6 +41,7 @@ from taskflow import states as taskflow_states
 from taskflow import storage as taskflow_storage
 from taskflow.utils import misc
 
+from nova_ssm.engine import attempts
 from nova_ssm.engine import masking
 from nova_ssm.engine import registry
 
@@ -115,6 +117,7 @@ class Engine(action_engine.SerialActionEngine):
     def __init__(self, flow: taskflow_flow.Flow, detail: models.FlowDetail,
                  backend: base.Backend | None) -> None:
         super().__init__(flow, detail, backend, {'defer_reverts': True})
+        self._task_executor = attempts.Executor()
         self.choosers: set[str] = set()
         self.atoms: list[Any] = []
         #: Whether nothing is tried again: retries give up.

@@ -15,7 +15,9 @@
 ::
 
     execute   do it. Safe to run again after a crash at any point inside it.
-    revert    undo it, also when it only half happened, or never did.
+    revert    undo it, also when it only half happened, or never did. One
+              that fails is tried again for half a minute, then the flow
+              stops there.
     recover   an earlier attempt may have happened: look at the world, then
               finish or skip. Default: execute again.
 """
@@ -52,6 +54,9 @@ class Task(taskflow_task.Task):
     deferred: ClassVar[bool] = False
     #: Whether the start is journaled too, before anything happens.
     once: ClassVar[bool] = False
+    #: Whether a failure does not tell whether it was done. Then ``recover``
+    #: finds out, before anything is undone; only what that raises counts.
+    doubtful: ClassVar[bool] = False
     #: Of a task that an operator adds to a flow: counts the releases of it
     #: that cannot go on with what an earlier one journaled.
     revision: ClassVar[int] = 1

@@ -41,10 +41,13 @@ class Cast(base.NovaTask):
     A compute does not notice that it is told twice: it would do it again.
     And a message in its queue shows nowhere. So the journal has the start of
     such a task, and only a cast that had begun is doubtful. It is the last
-    task of its flow: from then on the server is the compute's.
+    task of its flow: from then on the server is the compute's. A bus that
+    fails may have taken the message all the same: that is looked at as behind
+    a crash.
     """
 
     once = True
+    doubtful = True
 
     #: Seconds between two looks.
     poll: ClassVar[float] = 0.5

@@ -50,6 +50,9 @@ class Call(casts.Cast):
         deed, and closes as its last
     """
 
+    # It answers whether it was done.
+    doubtful = False
+
     event: ClassVar[str]
 
     def _outcome(self, context: types.Context, instance: types.Instance,

@@ -24,8 +24,8 @@ from nova_ssm.tests.faults import plan
 from nova_ssm.tests import provenance
 
 FILE = 'faults.json'
-#: After how many cases it is said that there is progress, and all written.
-_OFTEN = 50
+#: After how many cases all is written, and after how many of those it is said.
+_OFTEN = 10
 
 #: A case in the file.
 Entry = dict[str, Any]

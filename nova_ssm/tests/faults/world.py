@@ -36,6 +36,7 @@ from nova.volume import cinder
 from oslo_config import cfg
 import oslo_messaging
 import sqlalchemy as sa
+from sqlalchemy import pool
 
 from nova_ssm.audit import kinds
 from nova_ssm.audit import looks
@@ -122,6 +123,9 @@ class World(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self.traffic = self.useFixture(traffic.Traffic())
+        # A third of the work of a case is to open and close SQLite's files.
+        self.useFixture(fixtures.MockPatchObject(
+            pool, 'NullPool', pool.QueuePool))
         self.case = Case()
         self.addCleanup(self.case.doCleanups)
         self.case.setUp()

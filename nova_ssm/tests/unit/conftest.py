@@ -15,6 +15,7 @@ from oslo_config import cfg
 import pytest
 
 from nova_ssm import conf as ssm_conf
+from nova_ssm.engine import attempts
 from nova_ssm.engine import rows
 from nova_ssm.engine import runner
 
@@ -41,4 +42,12 @@ def no_large_results():
     # Not the fixture: what tests patch has to be undone before their worlds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner.Runner, 'largest', rows.PIECE)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_patience():
+    """What cannot be undone is not tried again: tests do not wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, 'PATIENCE', ())
         yield
