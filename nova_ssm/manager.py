@@ -17,11 +17,13 @@ run by their plugins.
 """
 
 from collections.abc import Iterable
+import threading
 from typing import Any
 
 from nova.conductor import manager
 from nova import context as nova_context
 from oslo_config import cfg
+from oslo_log import log as logging
 
 from nova_ssm import computes
 from nova_ssm import conf
@@ -32,6 +34,7 @@ from nova_ssm import runtime
 from nova_ssm.workflows import audit
 
 CONF = cfg.CONF
+LOG = logging.getLogger(__name__)
 
 
 class ComputeTaskManager(manager.ComputeTaskManager):
@@ -43,6 +46,8 @@ class ComputeTaskManager(manager.ComputeTaskManager):
     def __init__(self) -> None:
         conf.register_opts(CONF)
         super().__init__()
+        #: Whether the move that this thread serves has gone well.
+        self._moved = threading.local()
         self.compute_rpcapi = computes.ComputeAPI()
         try:
             self.ssm = runtime.Runtime(CONF, self.host)
@@ -165,3 +170,20 @@ class ComputeTaskManager(manager.ComputeTaskManager):
                   'clean_shutdown': clean_shutdown,
                   'request_spec': request_spec, 'host_list': host_list}
         self._workflow('_cold_migrate', **kwargs)(context, **kwargs)
+        self._moved.it = True
+
+    def migrate_server(self, context: nova_context.RequestContext,
+                       *args: Any, **kwargs: Any) -> None:
+        """As Nova's, whatever fails behind a move that went well.
+
+        The compute that could not take a server waits for the answer, and
+        puts the server into ERROR if that is bad, while the next one is at
+        work with it already.
+        """
+        self._moved.it = False
+        try:
+            super().migrate_server(context, *args, **kwargs)
+        except Exception:
+            if not ('_cold_migrate' in self._workflows and self._moved.it):
+                raise
+            LOG.exception('The event of a move could not be closed')

@@ -125,6 +125,11 @@ class Case:
         return any(fault.spot.flow == '-' for fault in self.faults)
 
     @property
+    def dies(self) -> bool:
+        """Whether a conductor dies, and with it who waits for its answer."""
+        return any(fault.what == 'die' for fault in self.faults)
+
+    @property
     def raises(self) -> bool:
         """Whether something fails, so that the operation may fail too."""
         return any(fault.what == 'raise' for fault in self.faults)

@@ -38,11 +38,13 @@ class Variant:
 
     :cvar ends: how its servers end if no conductor fails
     :cvar failed: how they may end if one does
+    :cvar died: how they may end too if one dies
     :cvar hosts: which hosts the scheduler likes best
     """
 
     ends: ClassVar[Sequence[End]] = (End('ACTIVE', 'host1'),)
     failed: ClassVar[Sequence[End]] = (End('ERROR', None),)
+    died: ClassVar[Sequence[End]] = ()
     hosts: ClassVar[Sequence[str]] = ('host1', 'host2', 'host3')
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -233,6 +235,9 @@ class ResizeInVain(Resize):
     """A server that no other host can take."""
 
     ends = (End('ERROR', 'host1'),)     # as the last compute leaves it
+    # Who undoes it for a dead conductor does so when the compute, whose call
+    # was not answered, has put the server into ERROR, or before.
+    died = (End('ACTIVE', 'host1'),)
 
     def weather(self, world: World) -> Any:
         return unprepared(world, 'host1', 'host2', 'host3', 'far')

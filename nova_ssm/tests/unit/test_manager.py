@@ -49,12 +49,15 @@ def journal(tmp_path, monkeypatch):
 HOOKS = ('reset', 'post_start_hook', 'set_shutdown_in_progress',
          'graceful_shutdown', 'ssm_answer')
 
+#: Hands on whatever Nova's takes.
+HANDED_ON = ('migrate_server',)
+
 METHODS = {
     name: [parameter.name for parameter in inspect.signature(
         method).parameters.values()][2:]
     for name, method in vars(manager.ComputeTaskManager).items()
     if name in ('_live_migrate', '_cold_migrate') or
-    not name.startswith('_') and name not in HOOKS}
+    not name.startswith('_') and name not in HOOKS + HANDED_ON}
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -101,6 +104,73 @@ def test_routes_to_nova_what_is_not_named(journal, monkeypatch, method):
 def test_there_are_methods():
     assert {'build_instances', '_live_migrate', '_cold_migrate'} <= set(
         METHODS)
+
+
+class _Moving:
+    """Nova's method, which closes an event behind the move."""
+
+    def __init__(self, before=None, behind=None):
+        self.before, self.behind, self.given = before, behind, []
+
+    def __call__(self, this, *args, **kwargs):
+        self.given.append((args, kwargs))
+        if self.before:
+            raise self.before
+        this._cold_migrate('context', *[None] * 6)
+        if self.behind:
+            raise self.behind
+
+
+def _migrate(monkeypatch, moving, named=True, **move):
+    made = manager.ComputeTaskManager()
+    made._workflows = {'_cold_migrate': mock.Mock(
+        _cold_migrate=mock.Mock(**move))} if named else {}
+    monkeypatch.setattr(nova_manager.ComputeTaskManager, '_cold_migrate',
+                        mock.Mock())
+    monkeypatch.setattr(
+        nova_manager.ComputeTaskManager, 'migrate_server',
+        lambda this, *args, **kwargs: moving(this, *args, **kwargs))
+    made.migrate_server('context', 'instance', live=False)
+    assert moving.given == [(('context', 'instance'), {'live': False})]
+
+
+def test_a_move_that_went_well_is_answered_so(journal, monkeypatch, caplog):
+    _migrate(monkeypatch, _Moving(behind=ValueError('the event')))
+    assert 'could not be closed' in caplog.text
+
+
+def test_a_move_that_goes_well_is_not_talked_about(
+        journal, monkeypatch, caplog):
+    _migrate(monkeypatch, _Moving())
+    assert 'could not be closed' not in caplog.text
+
+
+def test_a_move_that_fails_is_answered_so(journal, monkeypatch):
+    with pytest.raises(KeyError):
+        _migrate(monkeypatch, _Moving(behind=ValueError()),
+                 side_effect=KeyError())
+
+
+def test_a_move_that_does_not_begin_is_answered_so(journal, monkeypatch):
+    with pytest.raises(ValueError):
+        _migrate(monkeypatch, _Moving(before=ValueError()))
+
+
+def test_one_move_does_not_answer_for_another(journal, monkeypatch):
+    made = manager.ComputeTaskManager()
+    made._workflows = {'_cold_migrate': mock.Mock()}
+    answers = [_Moving(), _Moving(before=ValueError())]
+    monkeypatch.setattr(
+        nova_manager.ComputeTaskManager, 'migrate_server',
+        lambda this, *args, **kwargs: answers.pop(0)(this, *args, **kwargs))
+    made.migrate_server('context')
+    with pytest.raises(ValueError):
+        made.migrate_server('context')
+
+
+def test_a_move_of_nova_is_answered_as_by_nova(journal, monkeypatch):
+    with pytest.raises(ValueError):
+        _migrate(monkeypatch, _Moving(behind=ValueError()), named=False)
 
 
 def test_loads_all_that_is_installed(journal):
