@@ -248,6 +248,8 @@ class ResizeAcross(Resize):
 
     hosts = ('far', 'host2', 'host3', 'host1')
     ends = (End('VERIFY_RESIZE', 'far'),)
+    # Nova puts a server into ERROR whose guest was stopped for it.
+    failed = (*Move.failed, End('ERROR', 'host1'))
 
 
 class ResizeAcrossVolume(ResizeAcross):
