@@ -385,7 +385,12 @@ def put_flavor_back(context: types.Context,
         LOG.debug('There is no request spec', instance=instance)
         return
     if spec.flavor.id != instance.flavor.id:
-        spec.flavor = instance.flavor
-        spec.numa_topology = hardware.numa_get_constraints(
-            instance.flavor, instance.image_meta)
+        ask_for(spec, instance)
         spec.save()
+
+
+def ask_for(spec: types.RequestSpec, instance: types.Instance) -> None:
+    """Let a request ask for what the server is; it is not saved."""
+    spec.flavor = instance.flavor
+    spec.numa_topology = hardware.numa_get_constraints(
+        instance.flavor, instance.image_meta)

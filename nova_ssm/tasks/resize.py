@@ -376,8 +376,9 @@ class SaveRequestSpec(base.NovaTask):
             return
         spec = request_spec.obj_clone()
         spec._context = context
-        # A compute that has failed gives it back with the new flavor.
-        spec.flavor = now.flavor
+        # A compute that has failed gives it back with the new flavor, and
+        # the NUMA topology of that.
+        moves.ask_for(spec, now)
         try:
             spec.save()
         except exception.RequestSpecNotFound:
