@@ -32,7 +32,7 @@
 # Then another conductor goes on, and databases, placement, neutron, cinder, guests and journal
 # are looked at. Cases come mixed, in an order of --seed: what a run has tried is a fair sample.
 # Status 1 if a case has not held. Results in ${NOVA_SSM_STATE:-.state}/faults, written after each
-# 50 cases; each tells of which commit it is.
+# 10 cases; each tells of which commit it is.
 set -euo pipefail
 # shellcheck source=tools/help.sh
 . "$(dirname "${BASH_SOURCE[0]}")/help.sh"

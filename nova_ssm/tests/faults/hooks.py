@@ -113,7 +113,13 @@ def _commit(original: Any, this: sa.Connection) -> Any:
     if written is None:
         return original(this)
     kind = 'journal' if ' ssm_' in written else 'sql'
-    return calls.leave(kind, written, lambda: original(this))
+    try:
+        return calls.leave(kind, written, lambda: original(this))
+    except BaseException:
+        # SQLAlchemy takes it for rolled back: who uses the connection next
+        # would have a database that is locked.
+        this.connection.dbapi_connection.rollback()
+        raise
 
 
 # -- other services ---------------------------------------------------------

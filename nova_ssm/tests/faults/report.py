@@ -24,7 +24,7 @@ from nova_ssm.tests.faults import plan
 from nova_ssm.tests import provenance
 
 FILE = 'faults.json'
-#: After how many cases all is written, and after how many of those it is said.
+#: After how many cases all is written, and progress told.
 _OFTEN = 10
 
 #: A case in the file.

@@ -12,6 +12,8 @@
 
 """Whole live migrations: what they leave, also if the conductor dies."""
 
+import copy
+
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
@@ -120,7 +122,8 @@ SUCCEEDING = {
 def breaks(owner, name, exc):
     """A service fails in this way, each time."""
     def fail(*args, **kwargs):
-        raise exc
+        # One that is raised again and again has a traceback of them all.
+        raise copy.copy(exc)
 
     def prepare(world):
         owner_of = owner(world)

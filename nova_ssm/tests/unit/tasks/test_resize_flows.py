@@ -12,6 +12,8 @@
 
 """Resizes within a cell: how they end, also if their conductor is killed."""
 
+import copy
+
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
@@ -104,7 +106,8 @@ def no_room(*hosts):
 def fails(owner, name, exc):
     def prepare(world):
         def fail(*args, **kwargs):
-            raise exc
+            # One that is raised again and again has a traceback of them all.
+            raise copy.copy(exc)
         setattr(owner(world), name, fail)
     return prepare
 
