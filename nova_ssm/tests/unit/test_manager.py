@@ -189,7 +189,7 @@ def test_its_flows_are_changed_as_nova_conf_says(journal):
                                  'MapInstance'], 'ssm')
     version = manager.ComputeTaskManager().ssm.runner.registry.get(
         'build_instance').version
-    assert version.startswith('1.0+')
+    assert '+' in version
 
 
 def test_does_not_start_with_a_change_that_cannot_be(journal):
