@@ -124,6 +124,29 @@ def test_list_finds(nova_ssm, flows, args, names):
         flows[name] for name in names]
 
 
+def test_list_goes_on_behind_a_flow(nova_ssm, flows):
+    rows = listed(nova_ssm, '--marker', flows['pending'], '--limit', '1')
+    assert [row['uuid'] for row in rows] == [flows['done']]
+    rows = listed(nova_ssm, '--marker', flows['done'][:8])
+    assert [row['uuid'] for row in rows] == [flows['failed']]
+    assert listed(nova_ssm, '--marker', flows['failed']) == []
+
+
+def test_list_of_what_a_flow_has_posted(nova_ssm, flows, engine):
+    child = journal.FlowRequest('boot', {'fails': False, 'password': ''},
+                                parent_uuid=flows['done'])
+    engine.board.start(child, owner=None)
+    rows = listed(nova_ssm, '--children-of', flows['done'])
+    assert [row['uuid'] for row in rows] == [child.uuid]
+    assert listed(nova_ssm, '--children-of', flows['failed']) == []
+
+
+@pytest.mark.parametrize('option', ('--marker', '--children-of'))
+def test_list_of_what_comes_from_no_flow(nova_ssm, flows, option):
+    cmd.assert_one_line(nova_ssm('flow', 'list', option, 'dead'),
+                        'there is no flow dead')
+
+
 @pytest.mark.parametrize('age', ('x', '-1', '5w', 'nan', ''))
 def test_an_age_is_a_number(nova_ssm, flows, age):
     with pytest.raises(SystemExit) as caught:

@@ -97,6 +97,27 @@ def test_an_unsupported_release(capsys, tree):
     assert err.count('\n') == 1
 
 
+def test_the_release_can_be_said_where_it_cannot_be_found_out(capsys, tree):
+    """Of a Nova from a checkout, say, which has a version of its own."""
+    (tree / 'nova-34.0.0.dist-info' / 'METADATA').write_text(
+        'Name: nova\nVersion: 0.0.1.dev7\n')
+    argv = ('--nova-path', tree, '--release', '2026.2')
+    for verb, status in (('apply', 'applied'), ('revert', 'not applied')):
+        code, _out, err = run(capsys, 'patch', verb, *argv)
+        assert (code, err) == (0, '')
+        _code, out, _err = run(capsys, 'patch', 'status', *argv, '-f', 'json')
+        assert json.loads(out)['status'] == status
+        assert json.loads(out)['release'] == '2026.2'
+
+
+def test_a_release_that_has_no_patch_is_refused(capsys, tree):
+    with pytest.raises(SystemExit) as caught:
+        run(capsys, 'patch', 'apply', '--nova-path', tree, '--release',
+            '1999.1')
+    assert caught.value.code == 2
+    assert "choose from '2026.2'" in capsys.readouterr().err
+
+
 def test_no_nova(capsys, tmp_path):
     code, _out, err = run(capsys, 'patch', 'status', '--nova-path', tmp_path)
     assert (code, err.count('\n')) == (1, 1)
