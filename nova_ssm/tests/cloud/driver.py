@@ -146,10 +146,17 @@ class FakeDriver(fake.FakeDriver):
         self._note(context, 'arrive', instance)
 
     def finish_revert_migration(self, context, instance, *args, **kwargs):
-        """Start a guest again that has come back."""
+        """Start a guest again that has come back, or had never left.
+
+        A compute that is started again does so with all that it was about to
+        send away.
+        """
+        here = (instance.uuid in self.instances and
+                instance.uuid not in self._left)
         super().finish_revert_migration(context, instance, *args, **kwargs)
         self._left.discard(instance.uuid)
-        self._note(context, 'arrive', instance)
+        if not here:
+            self._note(context, 'arrive', instance)
 
     # -- live migration
 
