@@ -81,7 +81,7 @@ def orphans(survey: _Survey, only: Collection[str] | None = None
     """
     if only is None and not survey.thorough:
         only = {migration.uuid for migration, _cell in survey.migrations(
-            FAILED, **survey.lately(survey_module.LATELY))}
+            FAILED, deleted=True, **survey.lately(survey_module.LATELY))}
     if only is not None and not only:
         return
     nodes = nodes_of(survey)

@@ -161,13 +161,16 @@ class Survey:
         return {} if self.thorough else {
             'changes-since': timeutils.utcnow() - since}
 
-    def migrations(self, statuses: Collection[str], **filters: Any
-                   ) -> Iterator[tuple[Any, Any]]:
+    def migrations(self, statuses: Collection[str], deleted: bool = False,
+                   **filters: Any) -> Iterator[tuple[Any, Any]]:
         """The migration records in some statuses, as (migration, cell).
 
+        :param deleted: also those that were deleted, with their servers
         :param filters: of Nova's for migrations
         """
         def work(context: Any, cell: Any) -> Iterator[tuple[Any, Any]]:
+            if deleted:
+                context = context.elevated(read_deleted='yes')
             # Nova adds to the filters that it is given.
             for migration in objects.MigrationList.get_by_filters(
                     context, {'status': list(statuses), **filters}):

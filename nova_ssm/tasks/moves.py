@@ -126,7 +126,8 @@ def give_back(manager: types.Manager, context: types.Context,
 
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(
-        (ks_exc.ClientException, exception.AllocationMoveFailed)),
+        (ks_exc.ClientException, exception.AllocationMoveFailed,
+         exception.ConsumerAllocationRetrievalFailed)),
     wait=tenacity.wait_exponential(multiplier=0.5, max=10),
     stop=tenacity.stop_after_attempt(8), reraise=True)
 def _give_back(manager: types.Manager, context: types.Context,

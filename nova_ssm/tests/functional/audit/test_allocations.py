@@ -232,6 +232,16 @@ def test_the_conductors_look_at_what_has_failed_lately(cloud, nodes):
         uuid]
 
 
+def test_so_they_do_if_the_server_was_deleted_since(cloud, nodes):
+    """Nova frees what the server holds, and not what its migration does."""
+    uuid = failed(cloud, nodes)
+    [finding] = orphans(cloud).values()
+    cloud.delete(finding.server)
+    [finding] = allocations.orphans(cloud.quick(), {uuid})
+    assert finding.safe
+    assert uuid in {one.subject for one in allocations.orphans(cloud.quick())}
+
+
 def test_where_nothing_has_failed_placement_is_not_asked(cloud, nodes):
     cloud.hold(UNKNOWN, nodes[0])
     look = cloud.quick()

@@ -93,6 +93,25 @@ def test_placement_that_is_away_for_a_while(live, migration, monkeypatch,
     assert live.now > 0, 'it has waited'
 
 
+def test_placement_that_does_not_say_for_a_while_what_is_held(
+        live, migration, monkeypatch):
+    """Nova's client raises that for what is answered with 500."""
+    ask = live.placement.get_allocs_for_consumer
+    errors = [exception.ConsumerAllocationRetrievalFailed(
+        consumer_uuid=MIGRATION, error='500')] * 3
+
+    def failing_ask(*args):
+        if errors:
+            raise errors.pop()
+        return ask(*args)
+
+    monkeypatch.setattr(live.placement, 'get_allocs_for_consumer',
+                        failing_ask)
+    give_back(live, migration)
+    assert live.placement.held == {UUID: {RP[SOURCE]: HELD}}
+    assert live.now > 0, 'it has waited'
+
+
 def test_placement_that_stays_away_is_logged(live, migration, monkeypatch,
                                              caplog):
     errors = failing(live, monkeypatch,
