@@ -98,7 +98,7 @@ class Trial:
         load = chaos_load.Load(it, self._plan)
         load.prepare()
         struck, dead = self._run(load)
-        settled, found = self._wait(load)
+        settled, found = self._wait(load, dead)
         load.delete_all(_DELETION)
         found += self._deleted()
         self._attribute(load.tries, found)
@@ -155,10 +155,14 @@ class Trial:
 
     # -- afterwards
 
-    def _wait(self, load: chaos_load.Load
+    def _wait(self, load: chaos_load.Load, dead: list[str]
               ) -> tuple[float | None, list[chaos_checks.Finding]]:
         """Wait until all has come to an end, or nothing changes any more.
 
+        Whoever ends meanwhile is started again, as a supervisor does: a
+        compute does not come up while its database is away.
+
+        :param dead: gets a line for each of them
         :returns: after how many seconds all was well, None for never; what
             is found at the end
         """
@@ -166,6 +170,9 @@ class Trial:
         began = changed = time.monotonic()
         before = None
         while True:
+            for name in chaos_faults.heal(self._cloud):
+                dead.append(f'{name} ended after the load')
+                changed = time.monotonic()
             left = load.look_again()
             found = chaos_checks.at_rest(self._cloud, requests)
             now = time.monotonic()
