@@ -27,6 +27,7 @@ from oslo_messaging._drivers import impl_fake
 from oslo_messaging import server
 
 from nova_ssm.engine import ownership
+from nova_ssm.engine import queries
 
 
 #: How many times longer than Nova its parts wait for each other's answers.
@@ -203,6 +204,11 @@ class Clock(fixtures.Fixture):
                 self.useFixture(fixtures.MockPatchObject(
                     module, 'time', self))
         clock = self
+        database_clock = queries.clock
+        # Who waits for a time of the database waits for this clock too.
+        self.useFixture(fixtures.MockPatchObject(
+            queries, 'clock',
+            lambda db: database_clock(db) + clock._ahead))
 
         def wait(this: Any, seconds: float) -> None:
             this.at_rest()
