@@ -303,7 +303,7 @@ def test_who_does_not_come_back_after_an_outage_is_dead(two, url):
 def test_a_look_that_failed_may_have_failed_for_all(two, url, monkeypatch):
     other, recovery_ = two
 
-    def away(db, living):
+    def away(*question):
         recovery_._stop.set()
         raise OSError('away')
 
