@@ -127,7 +127,7 @@ def test_a_killed_build_goes_on_only_where_its_tasks_are(start, cmdb):
 
     without = told(start('look'))
     flow = child(without)
-    assert flow['version'].startswith('1.0+')
+    assert '+' in flow['version']
     assert flow['trouble'].endswith(
         'was begun with changes by an operator that are not the same here: '
         'it has version %s, here are 1.0' % flow['version'])

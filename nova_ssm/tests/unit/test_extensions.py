@@ -107,14 +107,15 @@ def test_both_flows_are_known_then(cmdb):
     flows = known()
     made, = apply(*LINES, into=flows)
     assert flows.get('build_instance') is made
-    assert flows.get('build_instance', '1.0').version == '1.0'
-    assert flows.get('schedule_and_build_instances').version == '1.0'
+    for plain in (flows.get('build_instance', '1.0'),
+                  flows.get('schedule_and_build_instances')):
+        assert '+' not in plain.version
 
 
 def test_its_tasks_may_give_nova_s_objects(install):
     install(Record=HERE + 'Record')
     made, = apply('build_instance: Record after MapInstance')
-    assert made.version.startswith('1.0+')
+    assert '+' in made.version
 
 
 def test_nothing_is_changed_without_lines():
