@@ -91,12 +91,13 @@ def _begin(order, rehearsal):
             return {'version': flow_type.version, 'killed': rows - 1}
 
 
-def _die_behind(conductor, rows):
-    """Let it be killed behind so many rows."""
+def _die_behind(conductor, rows, atom=None):
+    """Let it be killed behind so many rows, of that atom only if given."""
     written = []
 
-    def after_commit(*row):
-        written.append(row)
+    def after_commit(uuid, kind, name, state):
+        if atom in (None, name):
+            written.append((uuid, kind, name, state))
         if len(written) == rows:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -121,7 +122,7 @@ def _look(order, rehearsal):
     from nova_ssm.engine import recovery
     conductor = _conductor(order, rehearsal)
     if order.get('kill'):
-        _die_behind(conductor, order['kill'])
+        _die_behind(conductor, 1, order['kill'])
     conductor.runner.worker.host = order['release']
     look = recovery.Recovery(conductor.runner, order['host'])
     looks, patience = 0, time.monotonic() + order['patience']
