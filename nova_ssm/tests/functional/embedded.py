@@ -61,6 +61,7 @@ from nova.scheduler.client import report
 from nova.scheduler import utils as scheduler_utils
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.functional import fixtures as functional_fixtures
+from nova import thread_pool_factory
 from oslo_db.sqlalchemy import enginefacade
 from oslo_db.sqlalchemy import test_fixtures as db_fixtures
 from oslo_utils.fixture import uuidsentinel
@@ -72,6 +73,9 @@ from placement.objects import trait
 from nova_ssm.tests.functional import embedded_bus
 
 CONF = nova.conf.CONF
+# A service that is stopped ends the pools of its process for good, by a
+# thread that on a busy machine outlives the stub of Nova's own fixture.
+thread_pool_factory.shutdown_all_executors = lambda: None
 ROLES = ('api', 'scheduler', 'conductor', 'compute')
 HOSTS = ('host1', 'host2')
 IMAGE = '155d900f-4e14-4e4c-a73d-069cbf4541e6'  # one of GlanceFixture's
