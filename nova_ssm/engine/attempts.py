@@ -26,6 +26,8 @@ from oslo_log import log as logging
 from taskflow.engines.action_engine import executor
 from taskflow.types import failure as taskflow_failure
 
+from nova_ssm.engine import task as ssm_task
+
 LOG = logging.getLogger(__name__)
 
 #: Seconds before each further try: a database that is restarted is back.
@@ -40,7 +42,7 @@ class Executor(executor.SerialTaskExecutor):
         """Do it; see afterwards whether it was done if that is in doubt."""
         future = super().execute_task(task, *args, **kwargs)
         failure = _failure(future)
-        if failure is not None and getattr(task, 'doubtful', False):
+        if failure is not None and _in_doubt(task, failure):
             LOG.warning('Task %s failed with %s, it looks how far it came',
                         task.name, _kind(failure))
             task.recover_first()
@@ -71,6 +73,12 @@ def _failure(future: futures.Future) -> taskflow_failure.Failure | None:
         return None     # the flow is lost: who waits for the future is told
     _event, result = future.result()
     return result if isinstance(result, taskflow_failure.Failure) else None
+
+
+def _in_doubt(task: Any, failure: taskflow_failure.Failure) -> bool:
+    # TaskFlow has tasks of its own beside ours.
+    return (isinstance(task, ssm_task.Task) and
+            task.in_doubt(failure.exception))
 
 
 def _kind(failure: taskflow_failure.Failure) -> str:

@@ -54,9 +54,6 @@ class Task(taskflow_task.Task):
     deferred: ClassVar[bool] = False
     #: Whether the start is journaled too, before anything happens.
     once: ClassVar[bool] = False
-    #: Whether a failure does not tell whether it was done. Then ``recover``
-    #: finds out, before anything is undone; only what that raises counts.
-    doubtful: ClassVar[bool] = False
     #: Of a task that an operator adds to a flow: counts the releases of it
     #: that cannot go on with what an earlier one journaled.
     revision: ClassVar[int] = 1
@@ -73,6 +70,14 @@ class Task(taskflow_task.Task):
         Takes and gives what execute takes and gives.
         """
         return self.execute(*args, **kwargs)
+
+    def in_doubt(self, exc: BaseException) -> bool:
+        """Whether it may have been done, though it raised this.
+
+        Then ``recover`` finds out, before anything is undone; only what that
+        raises counts.
+        """
+        return False
 
     def had_effect(self, result: Any) -> bool:
         """Whether this run changed anything, told by its result."""

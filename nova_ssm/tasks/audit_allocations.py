@@ -14,13 +14,12 @@
 
 from typing import Any
 
-from nova.conductor import manager as conductor_manager
 from nova import exception
-from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.audit import survey
 from nova_ssm.tasks import allocations
+from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import base
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
@@ -97,8 +96,7 @@ class RemoveOrphan(_ChangeAllocations):
             self.manager.report_client.delete_allocation_for_instance(
                 context, subject, force=True)
             return
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
+        with audit_steps.cell_of(context, details) as cctxt:
             migration = moves.record(cctxt, subject)
             instance = moves.current(cctxt, details['server'])
             if migration is not None and instance is not None:

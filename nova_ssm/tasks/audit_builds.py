@@ -23,7 +23,6 @@ from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
-from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
@@ -130,9 +129,7 @@ class FailStuckBuild(audit_steps.Look):
         if details is None:
             return
         uuid = details['group']
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, uuid)
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             if instance is None or instance.host not in (
                     None, details.get('host')):
                 return

@@ -14,9 +14,7 @@
 
 from nova.compute import instance_actions
 from nova.compute import utils as compute_utils
-from nova.conductor import manager as conductor_manager
 from nova import exception
-from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.audit import failures
@@ -45,9 +43,7 @@ class TellFailure(audit_steps.Look):
         if details is None:
             return
         uuid = details['group']
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, uuid)
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             if (instance is None or instance.task_state is not None or
                     instance.vm_state != details['vm_state'] or
                     failures.is_told(cctxt, uuid, details['began']) or

@@ -16,7 +16,6 @@ from typing import Any
 
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
-from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
@@ -47,10 +46,7 @@ class EndLostMove(base.NovaTask):
 
     def execute(self, context: types.Context,
                 details: types.Properties) -> None:
-        uuid = details['group']
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, uuid)
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             if (instance is None or
                     instance.task_state != details['task_state']):
                 return
@@ -79,17 +75,14 @@ class GiveUpMove(audit_steps.Look):
                 details: types.Properties | None) -> None:
         if details is None:
             return
-        uuid = details['group']
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, uuid)
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             migration = moves.record(cctxt, details['migration'])
             if (instance is None or migration is None or
                     instance.task_state != details['task_state'] or
                     migration.status not in (details['status'], 'error')):
                 return
             moves.fail_migration(cctxt, migration.uuid)
-            if self.survey().owned([uuid]):
+            if self.survey().owned([instance.uuid]):
                 self._let_wait(cctxt, details)
                 return
             self._give_up(cctxt, instance, migration)
@@ -123,8 +116,7 @@ class GiveUpMove(audit_steps.Look):
                flow_failures: types.Failures) -> None:
         if details is None:
             return
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
+        with audit_steps.cell_of(context, details) as cctxt:
             self._let_wait(cctxt, details)
 
 
@@ -148,9 +140,7 @@ class EndLiveMigration(audit_steps.Look):
                 details: types.Properties | None) -> None:
         if details is None:
             return
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, details['group'])
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             if instance is not None and not self.survey().owned(
                     [instance.uuid]):
                 _EndLetGo(self.manager).look_at(cctxt, instance)
@@ -171,9 +161,7 @@ class FailResize(audit_steps.Look):
         if details is None:
             return
         uuid = details['group']
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
-            instance = moves.current(cctxt, uuid)
+        with audit_steps.server_of(context, details) as (cctxt, instance):
             if (instance is None or
                     instance.task_state != details['task_state'] or
                     self.survey().owned([uuid])):

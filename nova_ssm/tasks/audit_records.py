@@ -12,11 +12,11 @@
 
 """How records end that have lost what they belong to."""
 
-from nova.conductor import manager as conductor_manager
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
 
+from nova_ssm.tasks import audit_steps
 from nova_ssm.tasks import base
 from nova_ssm.tasks import destinations
 from nova_ssm.tasks import moves
@@ -75,8 +75,7 @@ class EndMigration(base.NovaTask):
                 details: types.Properties | None) -> None:
         if details is None:
             return
-        cell = objects.CellMapping.get_by_uuid(context, details['cell'])
-        with conductor_manager.try_target_cell(context, cell) as cctxt:
+        with audit_steps.cell_of(context, details) as cctxt:
             migration = moves.record(cctxt, subject)
             if migration is None:
                 return

@@ -12,6 +12,8 @@
 
 """What all repairs of an audit's findings have in common."""
 
+from collections.abc import Iterator
+import contextlib
 import copy
 from typing import Any
 
@@ -30,6 +32,7 @@ from nova_ssm.engine import queries
 from nova_ssm import exception
 from nova_ssm import keys
 from nova_ssm.tasks import base
+from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
@@ -86,8 +89,7 @@ class LookAgain(Look):
     def _ask_compute(self, context: types.Context, cell: str,
                      host: str) -> None:
         """Have a compute answer behind what it was sent before."""
-        with nova_context.target_cell(context, objects.CellMapping.get_by_uuid(
-                context, cell)) as cctxt:
+        with cell_of(context, {'cell': cell}) as cctxt:
             if not (compat.ping_compute(cctxt, host, ANSWER) and
                     compat.ping_alt(self.manager.compute_rpcapi, cctxt, host,
                                     ANSWER)):
@@ -195,6 +197,29 @@ class TakeRequest(base.NovaTask):
         except db_exc.DBDuplicateEntry:
             LOG.debug('Flow %s is posted already', request.uuid)
         return True
+
+
+@contextlib.contextmanager
+def cell_of(context: types.Context, details: types.Properties
+            ) -> Iterator[types.Context]:
+    """A context for the cell of a finding.
+
+    :raises CellMappingNotFound: if that is gone
+    """
+    cell = objects.CellMapping.get_by_uuid(context, details['cell'])
+    with nova_context.target_cell(context, cell) as cctxt:
+        yield cctxt
+
+
+@contextlib.contextmanager
+def server_of(context: types.Context, details: types.Properties
+              ) -> Iterator[tuple[types.Context, types.Instance | None]]:
+    """The server of a finding as it is now, None if gone, and its cell.
+
+    :raises CellMappingNotFound: if that is gone
+    """
+    with cell_of(context, details) as cctxt:
+        yield cctxt, moves.current(cctxt, details['group'])
 
 
 def context_of(context: types.Context, server: Any,

@@ -17,6 +17,7 @@ import time
 from typing import ClassVar
 
 from nova import context as nova_context
+from nova import exception
 from nova import objects
 from oslo_config import cfg
 from oslo_db import exception as db_exc
@@ -40,19 +41,22 @@ class Cast(base.NovaTask):
 
     A compute does not notice that it is told twice: it would do it again.
     And a message in its queue shows nowhere. So the journal has the start of
-    such a task, and only a cast that had begun is doubtful. It is the last
+    such a task, and only a cast that had begun is in doubt. It is the last
     task of its flow: from then on the server is the compute's. A bus that
     fails may have taken the message all the same: that is looked at as behind
     a crash.
     """
 
     once = True
-    doubtful = True
 
     #: Seconds between two looks.
     poll: ClassVar[float] = 0.5
     #: Seconds that a compute has to answer a ping.
     ping_timeout: ClassVar[float] = 5
+
+    def in_doubt(self, exc: BaseException) -> bool:
+        """Nova's own errors come from before: nothing was sent."""
+        return not isinstance(exc, exception.NovaException)
 
     def _was_taken(self, context: types.Context, instance: types.Instance,
                    host: str, is_taken: Callable[[], bool],

@@ -50,10 +50,11 @@ class Call(casts.Cast):
         deed, and closes as its last
     """
 
-    # It answers whether it was done.
-    doubtful = False
-
     event: ClassVar[str]
+
+    def in_doubt(self, exc: BaseException) -> bool:
+        """It answers whether it was done."""
+        return False
 
     def _outcome(self, context: types.Context, instance: types.Instance,
                  host: str, look: Callable[[], Seen]) -> bool | None:

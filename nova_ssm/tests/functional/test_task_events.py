@@ -121,8 +121,6 @@ def test_a_failed_task_says_so_and_what_was_undone(nova, server,
         raise exception.NoValidHost(reason='the racks are full')
 
     monkeypatch.setattr(resize.CastPrepResize, 'execute', fail)
-    # Or it would look whether the compute was told all the same.
-    monkeypatch.setattr(resize.CastPrepResize, 'doubtful', False)
     resize_to(nova, server, 'm1.small')
     stock, ours = settled(nova, server, 'resize', 'undo_CastPrepResize'
                           if resize.CastPrepResize.undoes()

@@ -149,7 +149,8 @@ def test_a_flow_that_is_let_go_of_does_not_wait_for_another_try(
 
 class Cast(helpers.Once):
 
-    doubtful = True
+    def in_doubt(self, exc):
+        return not isinstance(exc, LookupError)
 
 
 def _casts(world):
@@ -184,3 +185,18 @@ def test_others_that_fail_are_undone_at_once(process):
     outcome = process(_casts(world), world).run()
     assert (outcome.state, world.effects) == ('REVERTED', [])
     assert world.count('recover a') == 0
+
+
+class Refused(Flaky):
+    """A world whose bus was not even asked."""
+
+    def fail(self, what):
+        if self.times.get(what):
+            raise LookupError('no such compute')
+
+
+def test_what_cannot_have_been_done_is_undone_at_once(process):
+    world = Refused(do_b=1)
+    outcome = process(_casts(world), world).run()
+    assert (outcome.state, world.effects) == ('REVERTED', [])
+    assert world.count('recover b') == 0
