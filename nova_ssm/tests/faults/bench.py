@@ -113,8 +113,9 @@ class Bench:
             world.recover()
             if case.lost:
                 world.audit()
-        ends = [*variant.ends, *(variant.failed if case.raises or case.lost
-                                 else ())]
+        ends = [*variant.ends,
+                *(variant.failed if case.raises or case.lost else ()),
+                *(variant.died if case.dies else ())]
         result.findings += invariants.Look(world, servers, ends).all()
         self._clear(world, result, servers)
 

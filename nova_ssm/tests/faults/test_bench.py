@@ -77,6 +77,14 @@ def test_a_task_that_cannot_be_repeated_is_found(one, monkeypatch):
     assert result.findings
 
 
+def test_who_dies_leaves_a_server_as_it_was_where_a_compute_would_not(one):
+    died = ('resize-in-vain/reschedule_resize.ResizeStateOnRevert.revert:'
+            'die-after')
+    assert _run(one, died).findings == []
+    # The compute that waits for nobody has the last word.
+    assert _run(one, 'resize-in-vain/').findings == []
+
+
 # -- each check can fail ----------------------------------------------------
 
 @pytest.fixture

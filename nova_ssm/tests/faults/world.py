@@ -35,6 +35,7 @@ from nova.virt import fake
 from nova.volume import cinder
 from oslo_config import cfg
 import oslo_messaging
+from oslo_messaging import opts as messaging_opts
 import sqlalchemy as sa
 from sqlalchemy import pool
 
@@ -90,6 +91,13 @@ class Case(test.TestCase, integrated_helpers.PlacementInstanceHelperMixin):
         # No service reports, and none is ever taken for dead.
         self.flags(compute_driver=self.compute_driver,
                    report_interval=3600, service_down_time=360000)
+        # Each of these threads looks for work each second, whether it ever
+        # had some or not: hundreds take more than a case does.
+        for group, options in messaging_opts.list_opts():
+            if group is None:
+                CONF.register_opts(options)
+        self.flags(executor_thread_pool_size=8, default_thread_pool_size=4,
+                   cell_worker_thread_pool_size=4)
         self.flags(weight_classes=[__name__ + '.Preference'],
                    group='filter_scheduler')
         policy = self.useFixture(nova_fixtures.RealPolicyFixture())
