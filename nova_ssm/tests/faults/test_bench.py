@@ -21,6 +21,7 @@ from nova_ssm.tests.faults import invariants
 from nova_ssm.tests.faults import plan
 from nova_ssm.tests.faults import tables
 from nova_ssm.tests.faults import variants
+from nova_ssm.tests.faults import world as world_module
 
 
 @pytest.fixture(scope='module')
@@ -98,6 +99,7 @@ def world(one):
 
 @pytest.fixture
 def server(world):
+    world_module.prefer('host1')
     server, = variants.boot(world)
     world.idle()
     assert _found(world, server) == set()
