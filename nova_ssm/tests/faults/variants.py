@@ -226,6 +226,9 @@ class ResizeElsewhere(Resize):
     """A server whose new host cannot take it."""
 
     ends = (End('VERIFY_RESIZE', 'host3'),)
+    # A compute that is told that its request to try another host failed puts
+    # the server into ERROR, as ever.
+    failed = (*Move.failed, End('ERROR', 'host1'))
 
     def weather(self, world: World) -> Any:
         return unprepared(world, 'host2')
