@@ -26,6 +26,7 @@ from nova import objects
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from nova_ssm.audit import survey
 from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
@@ -83,11 +84,25 @@ class _EndMoves(abandoned.LookAfter):
         while time.monotonic() < until:
             if queries.flows(db, unfinished=True, subject=uuid, limit=1):
                 return False
-            lately = queries.clock(db) - abandoned.window()
-            if uuid not in queries.subjects_finished(db, self.flows, lately):
+            if not self._was_told_lately(uuid):
                 return True
             self.wait(self.poll)
         return False
+
+    def _was_told_lately(self, uuid: str) -> bool:
+        db = self.manager.ssm.runner.db
+        lately = queries.clock(db) - abandoned.window()
+        return uuid in queries.subjects_finished(db, self.flows, lately)
+
+    def _has_begun_again(self, uuid: str) -> bool:
+        """Whether the newest move of a server may be one of just now.
+
+        A flow is there before the record of its migration is: who has read
+        that before sees the flow of it, which is at work, or has ended.
+        """
+        return self._was_told_lately(uuid) or bool(
+            queries.subjects_unfinished(self.manager.ssm.runner.db, [uuid],
+                                        survey.REPAIRS))
 
     def look_at(self, context: types.Context,
                 instance: types.Instance) -> None:
@@ -100,6 +115,10 @@ class _EndMoves(abandoned.LookAfter):
     def _look_at(self, context: types.Context,
                  instance: types.Instance) -> None:
         migration = moves.newest(context, instance.uuid)
+        if self._has_begun_again(instance.uuid):
+            LOG.info('The server is moved again, it is left alone',
+                     instance=instance)
+            return
         if migration is not None:
             self._look_at_move(context, instance, migration)
         now = moves.current(context, instance.uuid)

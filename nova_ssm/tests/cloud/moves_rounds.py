@@ -140,8 +140,13 @@ class Player:
 
     @property
     def _patience(self) -> float:
-        """Seconds from the kill until a server counts as stuck."""
-        return 2.0 * self._cloud.settings.rpc_timeout + 30
+        """Seconds from the kill until a server counts as stuck.
+
+        Servers with the same source are migrated one after the other, and
+        each may wait for an answer in vain. Where nothing changes for longer
+        than such an answer takes, nobody waits that long.
+        """
+        return (2.0 + self._count) * self._cloud.settings.rpc_timeout + 30
 
     # -- without a kill
 

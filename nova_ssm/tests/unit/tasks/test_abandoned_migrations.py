@@ -21,6 +21,7 @@ import pytest
 from nova_ssm import compat
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tasks import moves
 from nova_ssm.tests.unit.tasks import abandoned_world
 from nova_ssm.tests.unit.tasks import live_world
 
@@ -73,6 +74,29 @@ def test_a_migration_that_never_began_is_taken_back(live_server, status):
     assert_given_back(live_server)
     for hosts in live_server.neutron.bound.values():
         assert hosts == {SOURCE: True}
+
+
+def _at_work(journal):
+    journal.unfinished.append(UUID)
+
+
+def _told(journal):
+    journal.ended[UUID] = journal.now
+
+
+@pytest.mark.parametrize('flow_of_it', (_at_work, _told))
+def test_a_move_that_begins_while_somebody_looks_is_left_alone(
+        live_server, monkeypatch, flow_of_it):
+    """Its record was taken for that of the move before, which was over."""
+    newest = moves.newest
+
+    def begin(context, uuid):
+        flow_of_it(live_server.journal)
+        return newest(context, uuid)
+
+    monkeypatch.setattr(moves, 'newest', begin)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
 
 
 def test_looking_twice_tells_it_once(live_server):
