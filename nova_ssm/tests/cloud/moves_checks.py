@@ -263,11 +263,12 @@ def find(it: cloud.Cloud, started: Iterable[moves.Move]) -> list[Finding]:
 
 
 def wait(it: cloud.Cloud, started: Iterable[moves.Move],
-         timeout: float = 15) -> list[Finding]:
+         timeout: float = 60) -> list[Finding]:
     """Look until nothing is found; return what is still there at the end.
 
     :param timeout: in seconds; the last deeds of a move (the end of its flow
-        and of its events) come after its server is seen
+        and of its events) come after its server is seen: as long as a compute
+        may wait for answers, and then again for one
     """
     started = list(started)
     limit = time.monotonic() + timeout
