@@ -167,7 +167,9 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
                 'journal, or the word to the compute was lost',
             remedy='give it back what it held, end the migration, leave it '
                    'as it was before',
-            safe=False, state=state(move),
+            # A source that comes to it after all finds it in another task
+            # state, and ends it before it has done anything.
+            safe=not killed, state=state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,
                      'status': migration.status, 'killed': bool(killed),

@@ -96,11 +96,11 @@ def test_a_task_of_a_compute_is_no_matter_of_conductors(cloud):
 
 
 @pytest.mark.parametrize('status', ('accepted', 'pre-migrating'))
-def test_one_whose_compute_was_not_told_is_asked_about(cloud, status):
+def test_one_whose_compute_has_not_begun_it_is_stuck(cloud, status):
     server, _ = ask(cloud)
     uuid = cloud.migration(server, status)
     [finding] = stuck(cloud).values()
-    assert (finding.subject, finding.safe) == (server, False)
+    assert (finding.subject, finding.safe) == (server, True)
     assert uuid in finding.what
 
 
