@@ -168,7 +168,7 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
             remedy='give it back what it held, end the migration, leave it '
                    'as it was before',
             # A source that comes to it after all finds it in another task
-            # state, and ends it before it has done anything.
+            # state: it does nothing with the guest.
             safe=not killed, state=state(move),
             details={'group': uuid, 'cell': move.cell.uuid,
                      'migration': migration.uuid,

@@ -34,6 +34,10 @@ _UNDER_WAY = ('accepted', 'queued', 'preparing', 'running', 'pre-migrating',
 
 #: Servers in these are live migrated, and go on if that fails.
 _GOES_ON = (vm_states.ACTIVE, vm_states.PAUSED)
+#: Servers in these are resized.
+_RESIZED = (vm_states.ACTIVE, vm_states.STOPPED)
+#: How many answers a destination may wait for while it prepares a resize.
+_CALLS = 3
 
 _Survey = survey_module.Survey
 
@@ -147,25 +151,39 @@ def migrations(survey: _Survey, only: Collection[str] | None = None
                    *((record.host, record.vm_state) for record in living)),
             details={'group': migration.uuid, 'server': server,
                      'cell': cell.uuid, 'there': there,
-                     'computes': [migration.source_compute] if cut else []})
+                     'computes': _computes(migration) if cut else []})
+
+
+def _computes(migration: Any) -> list[str]:
+    """Who may be at a move that was cut short."""
+    if migration.is_live_migration:
+        return [migration.source_compute]
+    return sorted({migration.source_compute, migration.dest_compute} - {None})
 
 
 def _is_cut_short(survey: _Survey, migration: Any, living: list[Any],
                   cell: Any) -> bool:
-    """Whether the source of a live migration was started again on the way.
+    """Whether the source of a move was started again on the way.
 
-    It takes its servers out of MIGRATING then, and leaves the migration
-    records that are not running. If its destination was done by then, the
-    server is there.
+    It takes its servers out of MIGRATING and RESIZE_PREP then, and leaves the
+    migration records that are not running. If the destination of a live
+    migration was done by then, the server is there.
     """
-    if not (migration.is_live_migration and len(living) == 1 and
-            living[0].task_state is None and
-            living[0].vm_state in _GOES_ON and
-            living[0].host in (migration.source_compute,
-                               migration.dest_compute) and
-            all(builds.has_given_up(row) for row in (migration, living[0]))):
+    if len(living) != 1 or living[0].task_state is not None:
         return False
-    return not _is_reset(survey, living[0].uuid, cell)
+    record, calls = living[0], 1
+    hosts, going_on = [migration.source_compute], _GOES_ON
+    if migration.is_live_migration:
+        hosts.append(migration.dest_compute)
+    elif migration.status == 'pre-migrating':
+        # Its destination asks for more, one by one, before it sends it on.
+        calls, going_on = _CALLS, _RESIZED
+    else:
+        return False
+    return (record.vm_state in going_on and record.host in hosts and
+            all(builds.has_given_up(row, calls)
+                for row in (migration, record)) and
+            not _is_reset(survey, record.uuid, cell))
 
 
 def _is_untold(survey: _Survey, migration: Any, living: list[Any]) -> bool:

@@ -84,6 +84,8 @@ class EndMigration(base.NovaTask):
                     else migration.dest_compute)
             if migration.is_live_migration and host:
                 destinations.unbind(self.manager, cctxt, migration, host)
+            if not migration.is_live_migration:
+                self._ask_for_it_as_it_is(cctxt, migration)
             # If the server is at the destination, that frees the source.
             moves.give_back(self.manager, cctxt, objects.Instance(
                 cctxt, uuid=details['server']), migration)
@@ -92,3 +94,11 @@ class EndMigration(base.NovaTask):
                 migration.save()
             else:
                 moves.fail_migration(cctxt, subject)
+
+    @staticmethod
+    def _ask_for_it_as_it_is(context: types.Context,
+                             migration: types.Migration) -> None:
+        """Let no later move make of a server what its resize did not."""
+        instance = moves.current(context, migration.instance_uuid)
+        if instance is not None and instance.host == migration.source_compute:
+            moves.put_flavor_back(context, instance)

@@ -12,6 +12,8 @@
 
 """Records that have lost what they belong to."""
 
+from unittest import mock
+
 from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
@@ -21,6 +23,7 @@ import pytest
 from nova_ssm.audit import moves
 from nova_ssm.audit import records
 from nova_ssm.tasks import audit_records
+from nova_ssm.tasks import moves as moves_tasks
 from nova_ssm.tests.functional.audit import cloud as cloud_module
 from nova_ssm.tests.functional.audit import test_repairs
 
@@ -117,7 +120,7 @@ def test_a_migration_of_a_deleted_server_is_ended(cloud):
 
 def test_a_migration_of_a_server_in_no_task_is_asked_about(cloud):
     server = cloud.server()
-    subject = cloud.migration(server, 'pre-migrating')
+    subject = cloud.migration(server, 'migrating')
     [finding] = migrations(cloud).values()
     assert (finding.subject, finding.safe) == (subject, False)
 
@@ -219,11 +222,56 @@ def test_the_conductors_find_those_of_late_by_themselves(cloud):
         uuid]
 
 
+# -- resizes that were cut short --------------------------------------------
+
+def cut_resize(cloud, status='pre-migrating', age=500, **values):
+    """As that, while its destination prepared it."""
+    server = cloud.server(age=age, **values)
+    cloud.action(server, instance_actions.RESIZE, age=age)
+    uuid = cloud.migration(server, status, age=age)
+    nodes = [cloud.node('host1', 'node1'), cloud.node('host2', 'node2')]
+    cloud.hold(uuid, nodes[0])
+    cloud.hold(server, nodes[1])
+    return server, uuid, nodes
+
+
+@pytest.mark.parametrize('vm_state', (vm_states.ACTIVE, vm_states.STOPPED))
+def test_a_resize_whose_source_was_started_again_is_ended(cloud, vm_state):
+    server, uuid, nodes = cut_resize(cloud, vm_state=vm_state)
+    cloud.spec(server)
+    with mock.patch.object(moves_tasks, 'put_flavor_back') as put_back:
+        [finding] = migrations(cloud).values()
+        assert (finding.subject, finding.safe) == (uuid, True)
+        assert finding.details['computes'] == ['host1', 'host2']
+        end(cloud, finding)
+    [(_context, instance)] = [call.args for call in put_back.call_args_list]
+    assert instance.uuid == server
+    assert status_of(cloud, uuid) == 'error'
+    assert {one: set(held) for one, held in cloud.placement.held.items()} == {
+        server: {nodes[0]}}
+    assert not migrations(cloud)
+
+
+@pytest.mark.parametrize('values', (
+    {'age': 205}, {'status': 'migrating'}, {'host': 'host2'},
+    {'vm_state': vm_states.ERROR}, {'vm_state': vm_states.RESIZED}))
+def test_a_resize_that_a_compute_may_be_at_is_not(cloud, values):
+    cut_resize(cloud, **values)
+    assert not any(one.safe for one in migrations(cloud).values())
+
+
+def test_a_resize_whose_server_people_have_reset_is_asked_about(cloud):
+    server, *_ = cut_resize(cloud, age=700)
+    cloud.action(server, instance_actions.RESET_STATE, age=400)
+    [finding] = migrations(cloud).values()
+    assert not finding.safe
+
+
 # -- moves whose flow could not undo what it had done ------------------------
 
-def failed(cloud, *atoms, state='FAILURE', **values):
+def failed(cloud, *atoms, state='FAILURE', age=500, **values):
     server = cloud.server(**values)
-    uuid = cloud.migration(server, 'pre-migrating', age=500)
+    uuid = cloud.migration(server, 'pre-migrating', age=age)
     flow = cloud.flow('resize', server, finished=True)
     cloud.sql("UPDATE ssm_flows SET state = '%s', created_at = created_at - "
               "600, finished_at = created_at WHERE uuid = '%s'"
@@ -248,8 +296,8 @@ def test_what_a_flow_could_not_undo_is_undone_later(cloud):
 
 
 @pytest.mark.parametrize('values', (
-    {'atoms': ('PreallocateMigration', 'CastPrepResize')},
-    {'state': 'SUCCESS'}, {'task_state': task_states.RESIZE_PREP},
+    {'atoms': ('PreallocateMigration', 'CastPrepResize'), 'age': 150},
+    {'state': 'SUCCESS', 'age': 150}, {'task_state': task_states.RESIZE_PREP},
     {'host': 'host2'}))
 def test_what_a_compute_may_have_been_told_is_asked_about(cloud, values):
     failed(cloud, *values.pop('atoms', ()), **values)
