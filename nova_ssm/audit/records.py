@@ -171,13 +171,12 @@ def _is_cut_short(survey: _Survey, migration: Any, living: list[Any],
     """
     if len(living) != 1 or living[0].task_state is not None:
         return False
-    record, calls = living[0], 1
-    hosts, going_on = [migration.source_compute], _GOES_ON
+    record, source = living[0], migration.source_compute
     if migration.is_live_migration:
-        hosts.append(migration.dest_compute)
+        hosts, going_on, calls = [source, migration.dest_compute], _GOES_ON, 1
     elif migration.status == 'pre-migrating':
         # Its destination asks for more, one by one, before it sends it on.
-        calls, going_on = _CALLS, _RESIZED
+        hosts, going_on, calls = [source], _RESIZED, _CALLS
     else:
         return False
     return (record.vm_state in going_on and record.host in hosts and

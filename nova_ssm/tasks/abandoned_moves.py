@@ -98,11 +98,12 @@ class _EndMoves(abandoned.LookAfter):
         """Whether the newest move of a server may be one of just now.
 
         A flow is there before the record of its migration is: who has read
-        that before sees the flow of it, which is at work, or has ended.
+        that before sees the flow of it, which is at work, or has ended. In
+        this order: one that ends in between is seen, too.
         """
-        return self._was_told_lately(uuid) or bool(
-            queries.subjects_unfinished(self.manager.ssm.runner.db, [uuid],
-                                        survey.REPAIRS))
+        return bool(queries.subjects_unfinished(
+            self.manager.ssm.runner.db, [uuid], survey.REPAIRS)) or (
+                self._was_told_lately(uuid))
 
     def look_at(self, context: types.Context,
                 instance: types.Instance) -> None:

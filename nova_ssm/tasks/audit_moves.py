@@ -215,7 +215,8 @@ def _end_action(context: types.Context, uuid: str,
     if name and all(event.event != name for event in events):
         objects.InstanceActionEvent.event_start(
             context, uuid, name, want_result=False)
-    moves.close_events(context, uuid, exc)
+    # A compute that died has left its own open.
+    moves.close_events(context, uuid, exc, of_computes=True)
 
 
 def _add_fault(context: types.Context, instance: types.Instance,

@@ -100,5 +100,7 @@ class EndMigration(base.NovaTask):
                              migration: types.Migration) -> None:
         """Let no later move make of a server what its resize did not."""
         instance = moves.current(context, migration.instance_uuid)
-        if instance is not None and instance.host == migration.source_compute:
+        # Or it is resized again by now, and its request is that one's.
+        if (instance is not None and instance.task_state is None and
+                instance.host == migration.source_compute):
             moves.put_flavor_back(context, instance)

@@ -112,6 +112,22 @@ def test_one_that_a_compute_works_on_is_not_stuck(cloud, status):
     assert not stuck(cloud)
 
 
+def test_what_a_destination_that_died_had_opened_is_closed(cloud):
+    server, request_id = ask(cloud)
+    cloud.migration(server, 'pre-migrating')
+    with cloud.at('cell1') as context:
+        context.request_id = request_id
+        objects.InstanceActionEvent.event_start(
+            context, server, 'compute_prep_resize')
+    [finding] = stuck(cloud).values()
+    audit_moves.GiveUpMove(cloud.manager).execute(cloud.context,
+                                                  finding.details)
+    told, its = events(cloud, server)
+    assert told.message == 'Error'
+    assert {event.event for event in its} >= {'compute_prep_resize'}
+    assert {event.result for event in its} == {'Error'}
+
+
 def test_one_that_a_compute_may_only_come_to_is_not_stuck(cloud):
     server, _ = ask(cloud, age=moves.PATIENCE / 2)
     cloud.migration(server, 'accepted')

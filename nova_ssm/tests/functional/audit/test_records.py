@@ -12,8 +12,6 @@
 
 """Records that have lost what they belong to."""
 
-from unittest import mock
-
 from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
@@ -23,7 +21,6 @@ import pytest
 from nova_ssm.audit import moves
 from nova_ssm.audit import records
 from nova_ssm.tasks import audit_records
-from nova_ssm.tasks import moves as moves_tasks
 from nova_ssm.tests.functional.audit import cloud as cloud_module
 from nova_ssm.tests.functional.audit import test_repairs
 
@@ -235,17 +232,41 @@ def cut_resize(cloud, status='pre-migrating', age=500, **values):
     return server, uuid, nodes
 
 
+def ask_for_another_flavor(cloud, server):
+    cloud.spec(server)
+    spec = objects.RequestSpec.get_by_instance_uuid(cloud.context, server)
+    spec.flavor.id += 1
+    # A flavor in it is saved if it is another one.
+    spec.flavor = spec.flavor.obj_clone()
+    spec.save()
+    assert asked_for(cloud, server) != cloud.flavor().id
+
+
+def asked_for(cloud, server):
+    return objects.RequestSpec.get_by_instance_uuid(
+        cloud.context, server).flavor.id
+
+
+def test_a_resize_that_is_asked_for_meanwhile_is_what_is_asked_for(cloud):
+    server, _, _ = cut_resize(cloud)
+    ask_for_another_flavor(cloud, server)
+    [finding] = migrations(cloud).values()
+    record = cloud.record(server)
+    record.task_state = task_states.RESIZE_PREP
+    record.save()
+    end(cloud, finding)
+    assert asked_for(cloud, server) != cloud.flavor().id
+
+
 @pytest.mark.parametrize('vm_state', (vm_states.ACTIVE, vm_states.STOPPED))
 def test_a_resize_whose_source_was_started_again_is_ended(cloud, vm_state):
     server, uuid, nodes = cut_resize(cloud, vm_state=vm_state)
-    cloud.spec(server)
-    with mock.patch.object(moves_tasks, 'put_flavor_back') as put_back:
-        [finding] = migrations(cloud).values()
-        assert (finding.subject, finding.safe) == (uuid, True)
-        assert finding.details['computes'] == ['host1', 'host2']
-        end(cloud, finding)
-    [(_context, instance)] = [call.args for call in put_back.call_args_list]
-    assert instance.uuid == server
+    ask_for_another_flavor(cloud, server)
+    [finding] = migrations(cloud).values()
+    assert (finding.subject, finding.safe) == (uuid, True)
+    assert finding.details['computes'] == ['host1', 'host2']
+    end(cloud, finding)
+    assert asked_for(cloud, server) == cloud.flavor().id
     assert status_of(cloud, uuid) == 'error'
     assert {one: set(held) for one, held in cloud.placement.held.items()} == {
         server: {nodes[0]}}

@@ -19,6 +19,7 @@ from nova import objects
 import pytest
 
 from nova_ssm import compat
+from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import abandoned_moves
 from nova_ssm.tasks import moves
@@ -95,6 +96,36 @@ def test_a_move_that_begins_while_somebody_looks_is_left_alone(
         return newest(context, uuid)
 
     monkeypatch.setattr(moves, 'newest', begin)
+    look_at_live(live_server)
+    assert_untouched(live_server, 'accepted', task_states.MIGRATING)
+
+
+def test_a_move_whose_flow_ends_while_somebody_looks_is_left_alone(
+        live_server, monkeypatch):
+    """It is seen either at work, or as one that has told its compute."""
+    journal = live_server.journal
+    newest, unfinished = moves.newest, journal.subjects_unfinished
+
+    def begin(context, uuid):
+        _at_work(journal)
+        return newest(context, uuid)
+
+    def end():
+        if UUID in journal.unfinished:
+            journal.unfinished.remove(UUID)
+            _told(journal)
+
+    def look(question):
+        def answer(*args, **kwargs):
+            answered = question(*args, **kwargs)
+            end()
+            return answered
+        return answer
+
+    monkeypatch.setattr(moves, 'newest', begin)
+    monkeypatch.setattr(queries, 'subjects_unfinished', look(unfinished))
+    monkeypatch.setattr(queries, 'subjects_finished',
+                        look(journal.subjects_finished))
     look_at_live(live_server)
     assert_untouched(live_server, 'accepted', task_states.MIGRATING)
 
