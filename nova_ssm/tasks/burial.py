@@ -24,10 +24,15 @@ from nova import objects
 from oslo_log import log as logging
 
 from nova_ssm.tasks import base
+from nova_ssm.tasks import casts
+from nova_ssm.tasks import moves
 from nova_ssm.tasks import notices
 from nova_ssm.tasks import types
 
 LOG = logging.getLogger(__name__)
+
+#: The event that Nova puts down for a server that it buries.
+_EVENT = 'conductor_schedule_and_build_instances'
 
 
 def bury(manager: types.Manager, context: types.Context, exc: BaseException,
@@ -110,14 +115,11 @@ def _finish_burial(manager: types.Manager, context: types.Context,
             # To destroy the build request is the last step of all, so who
             # destroyed it before that was the server's user.
             if not told:
+                _fail_action(manager, cctxt, exc, instance)
                 instance.destroy()
             return
         _map(context, instance, cell0)
-        if objects.InstanceAction.get_by_request_id(
-                cctxt, instance.uuid, cctxt.request_id) is None:
-            base.while_handling(
-                exc, manager._create_instance_action_for_cell0, cctxt,
-                instance, exc)
+        _fail_action(manager, cctxt, exc, instance)
         _complete(manager, cctxt, instance, cell0, block_device_mapping, tags)
         if told:
             notices.send_again(cctxt, instance, 'build_instances', exc,
@@ -132,6 +134,30 @@ def _finish_burial(manager: types.Manager, context: types.Context,
             build_request.destroy()
         except exception.BuildRequestNotFound:
             instance.destroy()
+
+
+def _fail_action(manager: types.Manager, context: types.Context,
+                 exc: BaseException, instance: types.Instance) -> None:
+    """Let the action that asked for the server tell why it has failed.
+
+    Nova's helper creates the action, opens an event of it and closes that. A
+    conductor that died in between has left it without the event, or the event
+    open: nobody else would close it.
+
+    :param context: targeted at cell0
+    """
+    if objects.InstanceAction.get_by_request_id(
+            context, instance.uuid, context.request_id) is None:
+        base.while_handling(
+            exc, manager._create_instance_action_for_cell0, context,
+            instance, exc)
+        return
+    if not casts.events(context, instance.uuid):
+        objects.InstanceActionEvent.event_start(
+            context, instance.uuid, _EVENT, want_result=False,
+            host=manager.host)
+    # No compute has this server: all that is open is a conductor's.
+    moves.close_events(context, instance.uuid, exc, of_computes=True)
 
 
 def leave_in_error(manager: types.Manager, context: types.Context,

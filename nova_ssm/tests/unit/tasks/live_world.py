@@ -329,7 +329,7 @@ class LiveWorld(world_module.World):
     def _action(self, context, uuid, request_id):
         return types.SimpleNamespace(id=uuid, start_time=BEGAN)
 
-    def _event_start(self, context, uuid, name, exc_val=None, **kwargs):
+    def _event_finish(self, context, uuid, name, exc_val=None, **kwargs):
         for event in self.events[uuid]:
             if event.event == name:
                 event.finish_time, event.error = self.now, exc_val

@@ -41,8 +41,19 @@ def assert_buried(world, uuid):
     assert (uuid, 'build_instances') in world.notified
     assert world.mappings[uuid].cell_mapping.is_cell0()
     assert uuid not in world.requests
-    assert world.actions[uuid] == ['create']
+    assert_action_failed(world, uuid)
     assert (world.disks[uuid], world.tags[uuid]) == (DISKS, ['red'])
+
+
+def assert_action_failed(world, uuid):
+    assert world.actions[uuid] == ['create']
+    [event] = world.events[uuid]
+    assert (event.event, event.host) == (
+        'conductor_schedule_and_build_instances', 'conductor')
+    assert event.finish_time is not None
+    assert isinstance(event.exc_val, exception.NoValidHost)
+    # Without one Nova takes it for a success.
+    assert event.exc_tb is not None
 
 
 def test_buries(world):
@@ -94,6 +105,8 @@ def test_a_server_deleted_after_a_crash_leaves_no_record(world, after):
     del world.requests[UUIDS[0]]
     bury(world, [request])
     assert not world.records[world_module.CELL0]
+    # Its user can read what was done with it still.
+    assert_action_failed(world, UUIDS[0])
 
 
 def test_a_server_deleted_in_the_middle_leaves_no_record(world):

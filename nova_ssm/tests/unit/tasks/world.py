@@ -256,6 +256,15 @@ class World:
         return types.SimpleNamespace(id=uuid) if found else None
 
     def _event_start(self, context, uuid, name, **kwargs):
+        self.events.setdefault(uuid, []).append(types.SimpleNamespace(
+            event=name, finish_time=None, **kwargs))
+        self.step('event')
+
+    def _event_finish(self, context, uuid, name, **kwargs):
+        event = next(event for event in self.events[uuid]
+                     if event.event == name)
+        assert event.finish_time is None, 'closed twice'
+        event.__dict__.update(kwargs, finish_time='now')
         self.step('event')
 
     def _create_tags(self, context, uuid, tags):
@@ -312,7 +321,7 @@ class World:
             (objects.InstanceAction, 'get_by_request_id', self._action),
             (objects.InstanceActionEvent, 'event_start', self._event_start),
             (objects.InstanceActionEvent, 'event_finish_with_failure',
-             self._event_start),
+             self._event_finish),
             (objects.InstanceActionEventList, 'get_by_action',
              lambda c, uuid: self.events.get(uuid, [])),
             (objects.InstanceFault, 'get_latest_for_instance', self._fault),
