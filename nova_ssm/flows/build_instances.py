@@ -112,7 +112,8 @@ def flow_types(manager: types.Manager) -> list[registry.FlowType]:
                           lambda: build_instance(manager),
                           cancelled=steering.build_cancelled,
                           instead=steering.BUILD_INSTEAD),
-        registry.FlowType('reschedule_instance', '1.0',
+        # 1.1: ReattachVolumes is undone, too.
+        registry.FlowType('reschedule_instance', '1.1',
                           lambda: reschedule_instance(manager),
                           cancelled=steering.build_cancelled,
                           instead=steering.BUILD_INSTEAD),

@@ -16,6 +16,7 @@ from typing import Any
 
 from nova.conductor import manager as conductor_manager
 from nova import objects
+from nova import utils
 
 from nova_ssm.tasks import base
 from nova_ssm.tasks import types
@@ -56,11 +57,15 @@ class ReattachVolumes(base.NovaTask):
     The compute that failed has deleted their attachments. One that is still
     there is taken.
 
+    Reversion strategy: if it failed itself, delete the attachments that no
+    record of a disk knows of: cinder may have made one, and its answer was
+    lost. The others go with the server, or with its next host.
     Recovery: delete the attachments that no record of a disk knows of, then
     reserve what is not reserved.
     """
 
     default_provides = 'instance_bdms'
+    reversion = 'delete the attachments that no disk knows of'
 
     def execute(self, context: types.Context, instance: types.Instance,
                 wanted: bool) -> types.Disks:
@@ -80,9 +85,11 @@ class ReattachVolumes(base.NovaTask):
 
     def _drop_unknown(self, context: types.Context,
                       instance: types.Instance) -> None:
-        volumes = [bdm for bdm in
-                   objects.BlockDeviceMappingList.get_by_instance_uuid(
-                       context, instance.uuid) if bdm.is_volume]
+        # Also those of a server that was deleted meanwhile.
+        with utils.temporary_mutation(context, read_deleted='yes'):
+            bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(
+                context, instance.uuid)
+        volumes = [bdm for bdm in bdms if bdm.is_volume]
         if not volumes:
             return
         known = {bdm.attachment_id for bdm in volumes}
@@ -94,3 +101,8 @@ class ReattachVolumes(base.NovaTask):
 
     def had_effect(self, result: Any) -> bool:
         return any(bdm.is_volume for bdm in result)
+
+    def revert(self, context: types.Context, instance: types.Instance,
+               result: Any, flow_failures: types.Failures) -> None:
+        if isinstance(result, base.Failure):
+            self._drop_unknown(context, instance)

@@ -30,6 +30,7 @@ from nova_ssm.tests.unit.tasks import world as world_module
 
 CELL1 = world_module.CELL1
 UUID = 'a1'
+LOST = world_module.failure(exception.CinderConnectionFailed(reason='lost'))
 
 
 @pytest.fixture
@@ -283,10 +284,48 @@ def test_reattach_nothing_to_a_deleted_server(world, server, cinder, how):
     assert world.steps == []
 
 
+def undo(world, server, result):
+    volumes.ReattachVolumes(world.manager).revert(
+        world.context, server, result, {})
+
+
+@pytest.mark.parametrize('after', (1, 2))
+def test_reattach_undone_leaves_no_attachment_of_no_disk(
+        world, server, cinder, after):
+    """Cinder has made one, and its answer was lost."""
+    cinder.attachments['of another'] = 'other'
+    assert world.crash(after, reattach, world, server)
+    undo(world, server, LOST)
+    undo(world, server, LOST)
+    assert set(cinder.attachments) == {'of another'} | {
+        disk.attachment_id for disk in world.disks[UUID]
+        if disk.attachment_id} - {'old'}
+
+
+def test_reattach_undone_behind_a_deleted_server(world, server, cinder,
+                                                 monkeypatch):
+    assert world.crash(1, reattach, world, server)
+    monkeypatch.setattr(
+        objects.BlockDeviceMappingList, 'get_by_instance_uuid',
+        lambda context, uuid: (world.disks[uuid] if context.read_deleted ==
+                               'yes' else []))
+    undo(world, server, LOST)
+    assert not cinder.attachments
+    assert world.context.read_deleted == 'no'
+
+
+def test_reattach_undone_later_keeps_what_disks_have(world, server, cinder):
+    bdms = reattach(world, server)
+    kept = dict(cinder.attachments)
+    undo(world, server, bdms)
+    assert cinder.attachments == kept
+
+
 def test_reattach_asks_cinder_for_volumes_only(world, server, cinder):
     world.manager.volume_api = None
     del world.disks[UUID][0]
     assert len(reattach(world, server, 'recover')) == 1
+    undo(world, server, LOST)
 
 
 # -- RescheduleToErrorOnRevert --------------------------------------------
