@@ -79,7 +79,9 @@ def outlive(task: base.NovaTask, context: types.Context,
     if caller is None or caller['conductor'] == here:
         return False
     until = time.monotonic() + abandoned.window()
-    gave_up = _await_end(task, context, instance, until)
+    # One that was in ERROR before had been given up by another compute.
+    gave_up = (_await_end(task, context, instance, until) and
+               caller['vm_state'] != vm_states.ERROR)
     if gave_up:
         _take_back(context, instance, caller, going_on)
     # In memory: the next task need not wait, but who goes on after a crash.

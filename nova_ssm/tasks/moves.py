@@ -20,7 +20,9 @@ from keystoneauth1 import exceptions as ks_exc
 from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
+from nova.compute import vm_states
 from nova import exception
+from nova.i18n import _
 from nova import objects
 from nova.virt import hardware
 from oslo_log import log as logging
@@ -232,6 +234,9 @@ def see_that_it_goes_on(context: types.Context, uuid: str) -> None:
     migration record, and then looks whether the server has a flow.
 
     :raises TooLate: if it is over, or another one has begun
+    :raises MigrationError: if another compute has given it up, whose call to
+        a dead conductor was not answered. The one that asks has put the
+        server into RESIZE_PREP, and takes it out again only if it is told so.
     """
     instance = current(context, uuid)
     if instance is None:
@@ -239,16 +244,20 @@ def see_that_it_goes_on(context: types.Context, uuid: str) -> None:
     if instance.task_state != task_states.RESIZE_PREP:
         raise ssm_exc.TooLate('server %s is in task state %s' % (
             uuid, instance.task_state))
-    if not objects.MigrationList.get_by_filters(
-            context.elevated(), {'instance_uuid': uuid,
-                                 'status': 'pre-migrating'}).objects:
-        raise ssm_exc.TooLate('server %s has no migration that waits' % uuid)
     latest = next((action for action in
                    objects.InstanceActionList.get_by_instance_uuid(
                        context, uuid) if action.action in _RESIZES), None)
     if latest is not None and latest.request_id != context.request_id:
         raise ssm_exc.TooLate('server %s is on the move for request %s' % (
             uuid, latest.request_id))
+    if objects.MigrationList.get_by_filters(
+            context.elevated(), {'instance_uuid': uuid,
+                                 'status': 'pre-migrating'}).objects:
+        return
+    if instance.vm_state == vm_states.ERROR:
+        raise exception.MigrationError(reason=_(
+            'another compute has given the move up'))
+    raise ssm_exc.TooLate('server %s has no migration that waits' % uuid)
 
 
 def _outdated(text: str, *values: Any) -> exception.MigrationPreCheckError:

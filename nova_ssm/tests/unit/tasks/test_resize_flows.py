@@ -356,6 +356,42 @@ def test_one_that_comes_too_late_may_be_killed(url, prepare):
         lambda conductor: conductor.resize(['host2']), check, prepare_more)
 
 
+def given_up(world):
+    """Another compute, whose conductor died, has put it into ERROR."""
+    begun(nothing)(world)
+    world.saved = resize_world.NEW
+    # The one that asks for the next host has put it into RESIZE_PREP.
+    world.server.vm_state = vm_states.ERROR
+    for row in world.migrations.values():
+        row['status'] = 'error'
+    world.placement.held = {UUID: {RP[SOURCE]: HELD}}
+
+
+def assert_left_in_error(world):
+    assert not world.queue and not world.prepared
+    assert (world.server.vm_state, world.server.task_state) == (
+        vm_states.ERROR, None)
+    assert world.saved == resize_world.OLD
+    assert world.placement.held == {UUID: {RP[SOURCE]: HELD}}
+    [fault] = world.faults[UUID]
+    assert type(fault.exc) is exception.MigrationError
+
+
+def test_one_of_a_move_that_was_given_up_ends_with_an_error(resizing, url):
+    """Or who asks would leave the server in RESIZE_PREP."""
+    given_up(resizing)
+    outcome = resize_world.Conductor(url, resizing).resize(['host2'])
+    assert type(outcome.failure) is exception.MigrationError
+    assert_left_in_error(resizing)
+
+
+def test_one_of_a_move_that_was_given_up_may_be_killed(url):
+    killing.everywhere(
+        resize_world.Conductor, url,
+        lambda conductor: conductor.resize(['host2']), assert_left_in_error,
+        given_up)
+
+
 # -- the world changes while nobody goes on ---------------------------------
 
 def killed_before_the_cast(url, world):
