@@ -113,10 +113,8 @@ class Bench:
             world.recover()
             if case.lost:
                 world.audit()
-        ends = [*variant.ends,
-                *(variant.failed if case.raises or case.lost else ()),
-                *(variant.died if case.dies else ())]
-        result.findings += invariants.Look(world, servers, ends).all()
+        result.findings += invariants.Look(
+            world, servers, variant.may_end(case)).all()
         self._clear(world, result, servers)
 
     def _clear(self, world: world_module.World, result: Result,

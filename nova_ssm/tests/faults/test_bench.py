@@ -86,6 +86,25 @@ def test_who_dies_leaves_a_server_as_it_was_where_a_compute_would_not(one):
     assert _run(one, 'resize-in-vain/').findings == []
 
 
+@pytest.mark.parametrize('name, status, host', (
+    ('resize-elsewhere/reschedule_resize.ClaimNextHost.execute:raise-before',
+     'ERROR', 'host1'),
+    ('resize-elsewhere/-.-.migrate_server:die-before@1#2', 'ERROR', 'host1'),
+    ('live-migrate/live_migrate.CheckDestination.execute:raise-after@2',
+     'ACTIVE', 'host3')))
+def test_where_a_failure_may_end_otherwise(name, status, host):
+    def fits(name):
+        case = plan.Case.parse(name)
+        return any(end.fits(status, host) for end in
+                   variants.VARIANTS[case.variant].may_end(case))
+
+    assert fits(name)
+    operation = name.partition('-')[0]
+    for other in ('/', '/%s.SaveRequestSpec.execute:raise-before' % operation,
+                  '/%s.SaveRequestSpec.execute:die-before' % operation):
+        assert not fits(name.partition('/')[0] + other)
+
+
 # -- each check can fail ----------------------------------------------------
 
 @pytest.fixture

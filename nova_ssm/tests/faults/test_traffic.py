@@ -86,3 +86,34 @@ def test_what_goes_on_is_waited_for(clock):
     it._changed.wait = lambda seconds: it._add(next(changes))
     it.wait()
     assert next(changes, None) is None
+
+
+def test_a_clock_goes_on_when_all_others_wait():
+    """Not while one is at work, however long that takes it."""
+    it, told = traffic.Traffic(), []
+    clock = traffic.Clock(it)
+    asked, ready, answer = (threading.Event() for _number in range(3))
+
+    def call():
+        with it.rest():
+            asked.set()
+            answer.wait(60)
+        it._add(-1)
+
+    def work():
+        ready.wait(60)
+        told.append(clock._ahead)
+        it._add(-1)
+
+    it._add(2)
+    threads = [threading.Thread(target=it._work(one)) for one in (call, work)]
+    for thread in threads:
+        thread.start()
+    asked.wait(60)
+    threading.Timer(0.3, ready.set).start()
+    clock.sleep(60)
+    assert told == [0.0] and clock._ahead == 60
+    answer.set()
+    for thread in threads:
+        thread.join()
+    assert it._count == it._resting == 0

@@ -16,6 +16,9 @@ And makes Nova's in-memory message bus deliver at once, where it would look
 every 50 milliseconds, and a clock of which nobody needs to wait for a minute.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent import futures
+import contextlib
 import sys
 import threading
 import time
@@ -28,6 +31,7 @@ from oslo_messaging import server
 
 from nova_ssm.engine import ownership
 from nova_ssm.engine import queries
+from nova_ssm.engine import recovery
 
 
 #: How many times longer than Nova its parts wait for each other's answers.
@@ -39,13 +43,18 @@ class Busy(Exception):
 
 
 class Traffic(fixtures.Fixture):
-    """Counts what is under way: messages in queues, and work of threads."""
+    """Counts what is under way: messages in queues, and work of threads.
+
+    Of the threads that have work it knows which wait for another one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = threading.Condition()
         self._count = 0
+        self._resting = 0
         self._changes = 0
+        self._here = threading.local()
         self._mail = _Mail()
 
     def _setUp(self) -> None:
@@ -53,6 +62,8 @@ class Traffic(fixtures.Fixture):
         self._patch(server.MessageHandlingServer, '_on_incoming',
                     self._incoming)
         self._patch(futurist.ThreadPoolExecutor, 'submit', self._submit)
+        self._patch(futures.Future, 'result', self._result)
+        self._patch(recovery.Recovery, '_resume', self._resume)
         self._patch(impl_fake.FakeListener, 'stop', self._stop)
         self._patch(impl_fake.FakeDriver, 'send', self._send)
         self.useFixture(fixtures.MockPatchObject(
@@ -79,8 +90,9 @@ class Traffic(fixtures.Fixture):
               *args: Any, **kwargs: Any) -> Any:
         # Nobody here is slow but a machine that does much else; who is dead
         # answers so.
-        return original(this, target, ctxt, message, wait_for_reply,
-                        timeout and _PATIENCE * timeout, *args, **kwargs)
+        with self.rest() if wait_for_reply else contextlib.nullcontext():
+            return original(this, target, ctxt, message, wait_for_reply,
+                            timeout and _PATIENCE * timeout, *args, **kwargs)
 
     def _deliver(self, original: Any, this: Any, *args: Any,
                  **kwargs: Any) -> None:
@@ -102,12 +114,50 @@ class Traffic(fixtures.Fixture):
             return original(this, work, *args, **kwargs)
         self._add(1)
         try:
-            future = original(this, work, *args, **kwargs)
+            future = original(this, self._work(work), *args, **kwargs)
         except BaseException:
             self._add(-1)
             raise
         future.add_done_callback(lambda done: self._add(-1))
         return future
+
+    def _work(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Have a thread know that what it does is counted."""
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._here.works = True
+            try:
+                return work(*args, **kwargs)
+            finally:
+                self._here.works = False
+        return run
+
+    def _result(self, original: Any, this: Any, *args: Any,
+                **kwargs: Any) -> Any:
+        with self.rest():
+            return original(this, *args, **kwargs)
+
+    def _resume(self, original: Any, *args: Any) -> Any:
+        # It has a thread of its own.
+        self._add(1)
+        try:
+            return self._work(original)(*args)
+        finally:
+            self._add(-1)
+
+    @contextlib.contextmanager
+    def rest(self) -> Iterator[None]:
+        """This thread waits for others, or for a time."""
+        resting = int(getattr(self._here, 'works', False))
+        self._rest(resting)
+        try:
+            yield
+        finally:
+            self._rest(-resting)
+
+    def _rest(self, number: int) -> None:
+        with self._changed:
+            self._resting += number
+            self._changed.notify_all()
 
     def wait(self, timeout: float = 60, worked: float = 15) -> None:
         """Wait until nothing is under way.
@@ -136,12 +186,13 @@ class Traffic(fixtures.Fixture):
             raise Busy('%d things are under way' % self._count)
 
     def breathe(self, longest: float) -> None:
-        """Let others go on, until nothing is under way.
+        """Let others go on, until all that have work wait, too.
 
         :param longest: seconds
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._count <= 1, longest)
+        with self.rest(), self._changed:
+            self._changed.wait_for(lambda: self._count <= self._resting,
+                                   longest)
 
 
 def _queued(exchange: Any) -> int:
@@ -189,7 +240,8 @@ class Clock(fixtures.Fixture):
     """A clock for tasks, which goes on by as much as somebody waits.
 
     What is waited for is what other processes do in that time: so a wait
-    ends when they have nothing more to do.
+    ends when they have nothing more to do. It does not end before, however
+    busy the machine is: a minute is as long for them as it is in reality.
     """
 
     def __init__(self, traffic: Traffic) -> None:
@@ -228,5 +280,5 @@ class Clock(fixtures.Fixture):
 
     def sleep(self, seconds: float) -> None:
         """As that of the module ``time``, but for the waiting."""
-        self._traffic.breathe(0.02)
+        self._traffic.breathe(seconds)
         self._ahead += seconds

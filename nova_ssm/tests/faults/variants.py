@@ -12,7 +12,7 @@
 
 """The operations, each in all ways that it can go."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 from typing import Any, ClassVar
 from unittest import mock
@@ -22,6 +22,7 @@ from nova.tests import fixtures as nova_fixtures
 from nova.tests.functional.api import client
 
 from nova_ssm.tests.faults import invariants
+from nova_ssm.tests.faults import plan
 from nova_ssm.tests.faults import world as world_module
 
 World = world_module.World
@@ -38,12 +39,15 @@ class Variant:
 
     :cvar ends: how its servers end if no conductor fails
     :cvar failed: how they may end if one does
+    :cvar failed_at: how they may end too if what fails is in a flow, or is a
+        task (``FLOW.TASK``), of this name
     :cvar died: how they may end too if one dies
     :cvar hosts: which hosts the scheduler likes best
     """
 
     ends: ClassVar[Sequence[End]] = (End('ACTIVE', 'host1'),)
     failed: ClassVar[Sequence[End]] = (End('ERROR', None),)
+    failed_at: ClassVar[Mapping[str, Sequence[End]]] = {}
     died: ClassVar[Sequence[End]] = ()
     hosts: ClassVar[Sequence[str]] = ('host1', 'host2', 'host3')
 
@@ -57,6 +61,16 @@ class Variant:
         """As it is called on the command line."""
         return ''.join('-' + one.lower() if one.isupper() else one
                        for one in cls.__name__).strip('-')
+
+    def may_end(self, case: plan.Case) -> list[End]:
+        """How its servers may end, with what goes wrong in a case."""
+        failing = case.raises or case.lost
+        places = {place for fault in case.faults if failing for place in (
+            fault.spot.flow, '%s.%s' % (fault.spot.flow, fault.spot.atom))}
+        return [*self.ends, *(self.failed if failing else ()),
+                *(end for place in sorted(places)
+                  for end in self.failed_at.get(place, ())),
+                *(self.died if case.dies else ())]
 
     def prepare(self, world: World) -> list[str]:
         """What has to be there before; the ids of servers."""
@@ -228,7 +242,8 @@ class ResizeElsewhere(Resize):
     ends = (End('VERIFY_RESIZE', 'host3'),)
     # A compute that is told that its request to try another host failed puts
     # the server into ERROR, as ever.
-    failed = (*Move.failed, End('ERROR', 'host1'))
+    failed_at = dict.fromkeys(('reschedule_resize', '-'),
+                              (End('ERROR', 'host1'),))
 
     def weather(self, world: World) -> Any:
         return unprepared(world, 'host2')
@@ -284,6 +299,9 @@ class LiveMigrate(Move):
     ends = (End('ACTIVE', 'host2'),)
     # Nova puts a server into ERROR if it does not know what has failed.
     failed = (End('ACTIVE', 'host1'), End('ERROR', 'host1'))
+    # A host that its ports cannot be bound to is unfit for Nova, too: the
+    # next one is tried.
+    failed_at = {'live_migrate.CheckDestination': (End('ACTIVE', 'host3'),)}
 
     def action(self, world: World) -> dict[str, Any]:
         return {'os-migrateLive': {'host': None, 'block_migration': 'auto'}}
