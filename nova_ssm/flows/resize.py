@@ -102,7 +102,8 @@ def end_abandoned_resizes(manager: types.Manager) -> taskflow_flow.Flow:
     """What is done once for each conductor that died during resizes.
 
     1. give servers back that a compute gave up, since its call to that
-       conductor was not answered
+       conductor was not answered; also from ERROR, if it is certain that
+       nobody has touched the guest
     """
     return linear_flow.Flow('end_abandoned_resizes').add(
         abandoned_moves.EndAbandonedResizes(manager),

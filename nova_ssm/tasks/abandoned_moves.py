@@ -25,6 +25,7 @@ from nova import exception
 from nova import objects
 from oslo_config import cfg
 from oslo_log import log as logging
+from taskflow import states as taskflow_states
 
 from nova_ssm.audit import survey
 from nova_ssm import compat
@@ -35,6 +36,7 @@ from nova_ssm.tasks import casts
 from nova_ssm.tasks import destinations
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import types
+from nova_ssm.tasks import untouched
 
 LOG = logging.getLogger(__name__)
 CONF = cfg.CONF
@@ -304,12 +306,21 @@ class EndAbandonedResizes(_EndMoves):
     A compute that is calling a conductor when it dies takes the server's
     task state back after rpc_response_timeout. If that was the first call of
     its part, it does nothing else: stock Nova leaves the migration record on
-    its way for ever, with what the server held. If it had sent the server
-    on, it puts it into ERROR, even where the next host was told by then and
-    has resized it.
+    its way for ever, with what the server held. Behind that it puts the
+    server into ERROR, though its guest goes on at the source as before, as
+    long as that was not told. If it had sent the server on, it does so even
+    where the next host was told by then and has resized it.
     """
 
     flows = RESIZE_FLOWS
+
+    #: Between which times computes may have called the dead conductor.
+    _called: tuple[float, float] = (0.0, 0.0)
+
+    def execute(self, context: types.Context, told_since: float,
+                told_until: float) -> None:
+        self._called = (told_since, told_until)
+        super().execute(context, told_since, told_until)
 
     def _look_at_move(self, context: types.Context,
                       instance: types.Instance,
@@ -319,6 +330,10 @@ class EndAbandonedResizes(_EndMoves):
         if instance.host == migration.source_compute:
             if migration.status in ('pre-migrating', 'error'):
                 moves.put_flavor_back(context, instance)
+                state = self._state_before(context, instance)
+                if state is not None:
+                    self._restore(context, instance, migration, state)
+                    return
             if (migration.status == 'pre-migrating' or
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
@@ -331,6 +346,91 @@ class EndAbandonedResizes(_EndMoves):
                 migration.status in ('error', 'finished') and
                 self._was_finished(context, instance)):
             self._finish_again(instance, migration)
+
+    def _state_before(self, context: types.Context,
+                      instance: types.Instance) -> str | None:
+        """What a server in ERROR was, whose guest was certainly not touched.
+
+        It was not if all of this holds:
+
+        * All destinations that were told have come to their end, the last
+          one since it got no answer of the dead conductor.
+        * The source has answered since: it has taken all messages from
+          before. As long as its first call may take, nothing is to be seen
+          of it.
+        * Nobody has done anything with the server since.
+
+        :returns: None if that cannot be said
+        """
+        if instance.vm_state != vm_states.ERROR:
+            return None
+        state = untouched.former_state(instance)
+        request = _request_of_move(context, instance.uuid)
+        if (state is not None and request is not None and
+                self._have_prepared(request, instance.uuid) and
+                untouched.was_unanswered(request, instance.uuid,
+                                         *self._called) and
+                compat.ping_alt(self.manager.compute_rpcapi, context,
+                                instance.host, PING_TIMEOUT) and
+                self._stays_away(request, instance)):
+            return state
+        return None
+
+    def _have_prepared(self, request: types.Context, uuid: str) -> bool:
+        """Whether all destinations that were told are done with a server.
+
+        One that has not begun yet, or whose first call got no answer, is
+        not to be seen: so they are counted.
+        """
+        flows = queries.flows(self.manager.ssm.runner.db, subject=uuid,
+                              request_id=request.request_id)
+        if not {flow.state for flow in flows} <= {
+                taskflow_states.SUCCESS, taskflow_states.REVERTED}:
+            return False
+        told = [flow for flow in flows
+                if flow.state == taskflow_states.SUCCESS]
+        prepared = untouched.prepared(request, uuid)
+        return len(told) == len(prepared) and all(
+            event.finish_time for event in prepared)
+
+    def _stays_away(self, request: types.Context,
+                    instance: types.Instance) -> bool:
+        """Watch that neither the source nor anybody else is at a server."""
+        limit = time.monotonic() + abandoned.window()
+        while True:
+            now = moves.current(request, instance.uuid)
+            last = _request_of_move(request, instance.uuid)
+            if (now is None or now.host != instance.host or
+                    now.vm_state != vm_states.ERROR or
+                    now.task_state is not None or
+                    last is None or last.request_id != request.request_id or
+                    untouched.has_come_to_source(request, instance.uuid)):
+                return False
+            if time.monotonic() > limit:
+                return True
+            self.wait(self.poll)
+
+    def _restore(self, context: types.Context, instance: types.Instance,
+                 migration: types.Migration, state: str) -> None:
+        """Take back that a destination has put a server into ERROR.
+
+        Why it did so the compute's own fault says.
+        """
+        LOG.warning('The resize %s was given up by a compute that a dead '
+                    'conductor did not answer, before its guest was touched: '
+                    'the server is %s again', migration.uuid, state,
+                    instance=instance)
+        moves.give_back(self.manager, context, instance, migration)
+        moves.fail_migration(context, migration.uuid)
+        # Last: a server in ERROR is looked at again by who goes on.
+        try:
+            instance.refresh()
+            instance.vm_state = state
+            instance.save(expected_vm_state=[vm_states.ERROR],
+                          expected_task_state=[None])
+        except (exception.InstanceNotFound,
+                exception.InstanceUpdateConflict) as exc:
+            LOG.info('Somebody else was faster: %s', exc, instance=instance)
 
     @staticmethod
     def _was_finished(context: types.Context,

@@ -41,6 +41,8 @@ class Journal:
         self.now = 1000.0
         self.ended = {UUID: self.now}
         self.unfinished = []
+        #: The states of the flows of the last move.
+        self.states = ['SUCCESS']
         self.happens = []
 
     def monotonic(self):
@@ -66,10 +68,12 @@ class Journal:
             world.context, self.now - abandoned.window(),
             self.now + abandoned.window())
 
-    def flows(self, db, unfinished, subject, limit):
-        assert unfinished
-        return [uuid for uuid in self.unfinished if uuid == subject]
-
+    def flows(self, db, subject, unfinished=False, limit=None,
+              request_id=None):
+        if unfinished:
+            return [uuid for uuid in self.unfinished if uuid == subject]
+        assert request_id == 'req-of-the-move'
+        return [types.SimpleNamespace(state=state) for state in self.states]
 
     def subjects_unfinished(self, db, subjects, but):
         assert but == 'repair_'

@@ -10,17 +10,24 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Resizes that a compute has given up without a word."""
+"""Resizes that a compute has given up without a word, or with an error."""
 
+import datetime
+import types
 from unittest import mock
 
+from nova.compute import power_state
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
 import pytest
 
+from nova_ssm import compat
 from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tasks import moves
+from nova_ssm.tasks import resize
+from nova_ssm.tasks import untouched
 from nova_ssm.tests.unit.tasks import abandoned_world
 from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import resize_world
@@ -157,6 +164,196 @@ def test_any_other_server_in_error_is_left_alone(given_up_elsewhere, change):
 
 
 # -- the conductor that looks after them dies, too -------------------------
+
+# -- a destination has put the server into ERROR ------------------------------
+
+def fault(world, message='MessagingTimeout', host='host1', at=None):
+    """A compute leaves a fault behind, by default of a moment ago."""
+    world.left.append(types.SimpleNamespace(
+        id=len(world.left), host=host, message=message,
+        created_at=datetime.datetime.fromtimestamp(
+            world.journal.now if at is None else at, datetime.UTC)))
+
+
+def event(world, name=resize.PREP_EVENT, host='host1', result='Error'):
+    made = live_world.Event(name, host)
+    made.result, made.finish_time = result, result and 1
+    world.events[UUID].append(made)
+
+
+@pytest.fixture
+def unanswered(resized, journal, monkeypatch):
+    """Its destination got no answer, before it has told the source."""
+    journal.now = datetime.datetime(2020, 1, 1, 1,
+                                    tzinfo=datetime.UTC).timestamp()
+    journal.ended[UUID] = journal.now
+    resized.left, resized.pinged = [], []
+    resized.server.vm_state = vm_states.ERROR
+    resized.server.system_metadata = {'old_vm_state': vm_states.ACTIVE}
+    resized.migrations[MIGRATION]['status'] = 'error'
+    fault(resized)
+    resized.events[UUID].clear()
+    event(resized)
+    monkeypatch.setattr(
+        objects.InstanceFaultList, 'get_by_instance_uuids',
+        lambda context, uuids: list(resized.left))
+
+    def ping(context, host, timeout, topic):
+        assert topic == 'compute-alt'
+        resized.pinged.append(host)
+        return True
+
+    monkeypatch.setattr(compat, 'ping_compute', ping)
+    return resized
+
+
+def assert_restored(world, vm_state=vm_states.ACTIVE):
+    assert (world.server.vm_state, world.server.task_state) == (
+        vm_state, None)
+    assert world.migrations[MIGRATION]['status'] == 'error'
+    assert world.placement.held == {UUID: {RP[SOURCE]: HELD}}
+    assert world.saved == resize_world.OLD
+    assert not world.faults, 'the compute has told why'
+
+
+@pytest.mark.parametrize('status', ('error', 'pre-migrating'))
+def test_a_server_whose_guest_was_not_touched_is_as_before(
+        unanswered, journal, status):
+    unanswered.migrations[MIGRATION]['status'] = status
+    began = journal.now
+    look_at_resize(unanswered)
+    assert unanswered.pinged == [SOURCE]
+    assert journal.now > began + 2 * abandoned_world.TIMEOUT
+    assert_restored(unanswered)
+    # Another look finds nothing to do.
+    steps = len(unanswered.steps)
+    journal.ended[UUID] = journal.now
+    look_at_resize(unanswered)
+    assert len(unanswered.steps) == steps
+
+
+def test_one_whose_destination_gave_its_allocations_back(unanswered):
+    unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    look_at_resize(unanswered)
+    assert_restored(unanswered)
+
+
+def test_one_that_was_stopped_is_stopped_again(unanswered):
+    unanswered.server.system_metadata = {'old_vm_state': vm_states.STOPPED}
+    unanswered.server.power_state = power_state.SHUTDOWN
+    look_at_resize(unanswered)
+    assert_restored(unanswered, vm_states.STOPPED)
+
+
+def test_one_whose_destination_had_not_put_down_what_it_was(unanswered):
+    unanswered.server.system_metadata = {}
+    look_at_resize(unanswered)
+    assert_restored(unanswered)
+
+
+def test_one_that_could_not_be_sent_on(unanswered):
+    """Its destination had no room, and the conductor died that it asked."""
+    unanswered.journal.states = ['SUCCESS', 'REVERTED', 'SUCCESS']
+    event(unanswered, host='host2')
+    fault(unanswered, host='host2')
+    fault(unanswered, 'no room', host='host2')
+    look_at_resize(unanswered)
+    assert_restored(unanswered)
+
+
+def _later(change):
+    def happen(world):
+        # When it waits whether the source comes to it.
+        world.journal.happens.append((
+            world.journal.now + 2 * abandoned_world.TIMEOUT,
+            lambda: change(world)))
+    return happen
+
+
+def _reset(world):
+    world.last_action = 'resetState'
+
+
+def _source_begins(world):
+    event(world, untouched.SOURCE_EVENT, SOURCE, None)
+
+
+def _other_error(world):
+    world.left.clear()
+    fault(world, 'no room')
+
+
+def _late_fault(world):
+    world.left.clear()
+    fault(world, at=world.journal.now + 3 * abandoned_world.TIMEOUT)
+
+
+def _early_fault(world):
+    world.left.clear()
+    fault(world, at=world.journal.now - 3 * abandoned_world.TIMEOUT)
+
+
+@pytest.mark.parametrize('change', (
+    _source_begins, _later(_source_begins), _reset, _later(_reset),
+    lambda world: event(world, untouched.SOURCE_EVENT, SOURCE, 'Error'),
+    _other_error, _late_fault, _early_fault,
+    lambda world: fault(world, 'no room', 'host2'),
+    lambda world: world.events[UUID].clear(),
+    # Another destination was told, and is at work, or was not up.
+    lambda world: (event(world, host='host2', result=None),
+                   world.journal.states.append('SUCCESS')),
+    lambda world: world.journal.states.append('SUCCESS'),
+    lambda world: world.journal.states.append('KILLED'),
+    lambda world: setattr(world.server, 'power_state', power_state.SHUTDOWN),
+    lambda world: setattr(world.server, 'power_state', power_state.NOSTATE),
+    _later(lambda world: setattr(world.server, 'host', 'host1'))))
+def test_a_server_in_error_that_may_be_another_case_stays_so(unanswered,
+                                                             change):
+    unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    change(unanswered)
+    look_at_resize(unanswered)
+    assert unanswered.server.vm_state == vm_states.ERROR
+
+
+def test_one_whose_source_does_not_answer_stays_in_error(unanswered,
+                                                         monkeypatch):
+    unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    monkeypatch.setattr(compat, 'ping_compute', lambda *args: False)
+    look_at_resize(unanswered)
+    assert unanswered.server.vm_state == vm_states.ERROR
+
+
+@pytest.mark.parametrize('change', (
+    {'vm_state': vm_states.ACTIVE}, {'vm_state': vm_states.STOPPED},
+    {'task_state': task_states.REBOOTING}))
+def test_what_somebody_sets_at_the_last_moment_is_kept(unanswered,
+                                                       monkeypatch, change):
+    given_back = moves.give_back
+
+    def give_back(*args):
+        given_back(*args)
+        unanswered.server.__dict__.update(change)
+
+    monkeypatch.setattr(moves, 'give_back', give_back)
+    look_at_resize(unanswered)
+    for name, value in change.items():
+        assert getattr(unanswered.server, name) == value
+    assert unanswered.server.vm_state == change.get('vm_state',
+                                                    vm_states.ERROR)
+
+
+def test_a_killed_look_at_a_server_in_error_is_finished(unanswered, mortal,
+                                                        journal):
+    def look(world):
+        # The time of the one that died is that of who goes on, too.
+        abandoned_moves.EndAbandonedResizes(world.manager).execute(
+            world.context, journal.now - 600, journal.now + 1)
+
+    abandoned_world.killed_at_each_step(unanswered, look, journal)
+    assert_restored(unanswered)
+
+
+# -- who looks is killed ------------------------------------------------------
 
 def test_a_killed_look_at_a_resize_is_finished(resized, mortal, journal):
     abandoned_world.killed_at_each_step(resized, look_at_resize, journal)
