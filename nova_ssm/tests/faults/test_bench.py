@@ -86,6 +86,15 @@ def test_who_dies_leaves_a_server_as_it_was_where_a_compute_would_not(one):
     assert _run(one, 'resize-in-vain/').findings == []
 
 
+def test_a_server_is_given_back_whose_guest_nobody_has_touched(
+        one, monkeypatch):
+    """Its compute was calling a conductor that died."""
+    monkeypatch.setattr(variants.ResizeElsewhere, 'failed_at', {})
+    result = _run(one, 'resize-elsewhere/-.-.migrate_server:die-before@1#2')
+    assert result.findings == []
+    assert result.struck
+
+
 @pytest.mark.parametrize('name, status, host', (
     ('resize-elsewhere/reschedule_resize.ClaimNextHost.execute:raise-before',
      'ERROR', 'host1'),

@@ -26,7 +26,9 @@ from typing import Any
 
 import fixtures
 import futurist
+from nova import objects
 from oslo_messaging._drivers import impl_fake
+from oslo_messaging.rpc import server as rpc_server
 from oslo_messaging import server
 
 from nova_ssm.engine import ownership
@@ -282,3 +284,34 @@ class Clock(fixtures.Fixture):
         """As that of the module ``time``, but for the waiting."""
         self._traffic.breathe(seconds)
         self._ahead += seconds
+
+
+class Hosts(fixtures.Fixture):
+    """Lets a fault tell the host of the service that has left it.
+
+    All services here have one configuration, and with it one host.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here = threading.local()
+
+    def _setUp(self) -> None:
+        process = rpc_server.RPCServer._process_incoming
+        create = objects.InstanceFault.create
+
+        def serve(this: Any, incoming: Any) -> Any:
+            self._here.host = this._target.server
+            try:
+                return process(this, incoming)
+            finally:
+                self._here.host = None
+
+        def leave(fault: Any) -> Any:
+            fault.host = getattr(self._here, 'host', None) or fault.host
+            return create(fault)
+
+        self.useFixture(fixtures.MockPatchObject(
+            rpc_server.RPCServer, '_process_incoming', serve))
+        self.useFixture(fixtures.MockPatchObject(
+            objects.InstanceFault, 'create', leave))

@@ -154,6 +154,7 @@ class World(fixtures.Fixture):
         self._type = type(first)
         self._serve(first)
         self.useFixture(traffic.Clock(self.traffic))
+        self.useFixture(traffic.Hosts())
         self.useFixture(hooks.Hooks(
             {'neutron': self.case.neutron, 'glance': self.case.glance,
              'cinder': cinder.API}, self._process_of))
