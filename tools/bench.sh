@@ -14,6 +14,7 @@
 # Measures what durable flows cost, prints a table, and draws a plot.
 #
 #   bench.sh engine [OPTIONS]     the engine beside other runners of the same flows
+#   bench.sh builds [OPTIONS]     builds beside stock Nova in one process: statements, processor
 #   bench.sh load [OPTIONS]       the engine under the build requests of a busy cloud
 #   bench.sh conductor [OPTIONS]  nova-conductor with and without nova_ssm, on a cloud
 #   bench.sh scale [OPTIONS]      a million flows in the tables: times and query plans
@@ -45,6 +46,11 @@ case $command in
     ;;
   scale)
     apt_install "${DATABASES[@]}"
+    ensure_venv
+    ;;
+  builds)
+    # Nova tells of what it finds in its own fixtures.
+    export PYTHONWARNINGS=ignore
     ensure_venv
     ;;
   conductor)
