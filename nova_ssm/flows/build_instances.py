@@ -103,12 +103,14 @@ def fail_abandoned_builds(manager: types.Manager) -> taskflow_flow.Flow:
 def flow_types(manager: types.Manager) -> list[registry.FlowType]:
     """The flows of this operation, for the registry."""
     return [
-        registry.FlowType('schedule_and_build_instances', '1.0',
+        # 1.1: the servers' records leave no row of their own.
+        registry.FlowType('schedule_and_build_instances', '1.1',
                           lambda: schedule_and_build(manager),
                           cancelled=steering.build_cancelled,
                           instead=steering.BUILD_INSTEAD),
-        # 1.1: some of its tasks leave no row of their own.
-        registry.FlowType('build_instance', '1.1',
+        # 1.1: some of its tasks leave no row of their own; 1.2: nor do the
+        # disks' records.
+        registry.FlowType('build_instance', '1.2',
                           lambda: build_instance(manager),
                           cancelled=steering.build_cancelled,
                           instead=steering.BUILD_INSTEAD),

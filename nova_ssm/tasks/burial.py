@@ -16,12 +16,17 @@ Nova's own helpers do it. They are not made to be called twice; these
 functions find out how far an earlier call came, and finish it.
 """
 
+from collections.abc import Sequence
+
 from nova.compute import vm_states
 from nova.conductor import manager as conductor_manager
 from nova import context as nova_context
+from nova.db.api import api as api_db
+from nova.db.api import models as api_models
 from nova import exception
 from nova import objects
 from oslo_log import log as logging
+import sqlalchemy as sa
 
 from nova_ssm.tasks import base
 from nova_ssm.tasks import casts
@@ -75,6 +80,17 @@ def is_wanted(context: types.Context, uuid: str) -> bool:
     except exception.BuildRequestNotFound:
         return False
     return True
+
+
+@api_db.context_manager.reader
+def wanted(context: types.Context, uuids: Sequence[str]) -> set[str]:
+    """Which of these servers have their build request: one look for all.
+
+    Nova looks for one at a time, and reads all of it.
+    """
+    column = api_models.BuildRequest.instance_uuid
+    return set(context.session.scalars(
+        sa.select(column).where(column.in_(uuids))))
 
 
 def lives(context: types.Context, uuid: str) -> bool:

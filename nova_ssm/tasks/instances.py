@@ -12,7 +12,8 @@
 
 """The records of servers: instances, mappings, build requests, tags."""
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 from nova import availability_zones
 from nova.compute import instance_actions
@@ -53,6 +54,7 @@ class CreateInstances(base.NovaTask):
     """
 
     default_provides = ('instances', 'cells')
+    deferred = True
     reversion = 'leave the servers in ERROR'
 
     def execute(self, context: types.Context,
@@ -80,6 +82,8 @@ class CreateInstances(base.NovaTask):
                 block_device_mapping: types.Disks, tags: types.Tags,
                 look_first: bool) -> _Created:
         hosts = _Hosts(context)
+        wanted = _Wanted(context, [build_request.instance_uuid
+                                   for build_request in build_requests])
         instances: list[types.Instance | None] = []
         cells: list[types.Cell | None] = []
         for build_request, request_spec, host_list in zip(
@@ -96,21 +100,21 @@ class CreateInstances(base.NovaTask):
                 self._free(context, build_request.instance_uuid)
             else:
                 instance = self._create_one(context, build_request, cell,
-                                            hosts, host, look_first)
+                                            hosts, host, wanted, look_first)
             instances.append(instance)
             cells.append(cell if instance is not None else None)
         return instances, cells
 
     def _create_one(self, context: types.Context,
                     build_request: types.BuildRequest, cell: types.Cell,
-                    hosts: '_Hosts', host: str,
+                    hosts: '_Hosts', host: str, wanted: '_Wanted',
                     look_first: bool) -> types.Instance | None:
         uuid = build_request.instance_uuid
         instance = look_first and burial.instance_in(context, cell, uuid)
         if instance:
             return _in_cell(context, instance, cell)
-        # The last moment at which its user may have deleted it.
-        if not burial.is_wanted(context, uuid):
+        # Who deletes it later is noticed when its build request goes.
+        if not wanted.has(uuid):
             self._forget(context, uuid)
             return None
         instance = build_request.get_new_instance(context)
@@ -204,6 +208,30 @@ class _Hosts:
             self._zones[host] = availability_zones.get_host_availability_zone(
                 self._context, host)
         return self._zones[host]
+
+
+class _Wanted:
+    """Which servers have not been deleted by their user, a few at a time.
+
+    That is asked right before they are created, as in stock Nova, so not
+    for all servers of a large request at once.
+    """
+
+    at_once: ClassVar[int] = 20
+
+    def __init__(self, context: nova_context.RequestContext,
+                 uuids: Sequence[str]) -> None:
+        self._context = context
+        self._uuids = uuids
+        self._known: dict[str, bool] = {}
+
+    def has(self, uuid: str) -> bool:
+        if uuid not in self._known:
+            first = self._uuids.index(uuid)
+            some = self._uuids[first:first + self.at_once]
+            found = burial.wanted(self._context, some)
+            self._known.update((one, one in found) for one in some)
+        return self._known[uuid]
 
 
 def _in_cell(context: nova_context.RequestContext,

@@ -30,6 +30,7 @@ class CreateBlockDeviceMappings(base.NovaTask):
     """
 
     default_provides = 'instance_bdms'
+    deferred = True
 
     def execute(self, instance: types.Instance, cell: types.Cell,
                 block_device_mapping: types.Disks) -> types.Disks:
@@ -46,9 +47,6 @@ class CreateBlockDeviceMappings(base.NovaTask):
             for bdm in found:
                 bdm.destroy()
         return self.execute(instance, cell, block_device_mapping)
-
-    def had_effect(self, result: Any) -> bool:
-        return bool(result)
 
 
 class ReattachVolumes(base.NovaTask):

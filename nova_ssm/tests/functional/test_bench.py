@@ -13,6 +13,8 @@
 
 import pytest
 
+from nova_ssm.tests.bench import builds  # first: it patches
+
 from nova_ssm.tests.bench import engine
 from nova_ssm.tests.bench import engine_report
 from nova_ssm.tests.bench import trace
@@ -69,6 +71,30 @@ def test_flows_run_at_once_and_failures_are_told_of():
          '10', '--rounds', '1', '--together', '1', '--flows', '4'])
     figures = engine.measure(options)
     assert all(one['flows_per_s'] > 0 for one in figures)
+
+
+# -- builds beside stock ---------------------------------------------------
+
+def test_what_a_build_says_to_the_database(tmp_path):
+    """Of two servers in a request, each."""
+    options = builds._options(
+        ['--rounds', '1', '--servers', '2', '--concurrency', '1'])
+    bench = builds.Bench(options, str(tmp_path))
+    bench.play()
+    stock, ours = (
+        next(one for one in builds.data(options, bench.found)['figures']
+             if one['mode'] == mode)['sql'] for mode in builds.MODES)
+    # The request: its start, its hosts, its children with its end. Each
+    # child: the start of its cast, and its end.
+    assert ours['COMMIT ssm'] == 3 / 2 + 2
+    assert 'COMMIT ssm' not in stock
+    # One look for both whether they are still wanted.
+    assert (stock['SELECT build_requests'],
+            ours['SELECT build_requests']) == (1, 1 / 2)
+    # What is Nova's own is the same, to the commit.
+    for name in ('COMMIT nova_api', 'INSERT instances', 'DELETE '
+                 'build_requests', 'INSERT instance_actions'):
+        assert stock[name] == ours[name]
 
 
 # -- the trace -------------------------------------------------------------

@@ -91,7 +91,7 @@ def change(package):
     """What the next release might do."""
     path = package / 'flows' / 'build_instances.py'
     text = path.read_text()
-    one = "        registry.FlowType('build_instance', '1.1',\n"
+    one = "        registry.FlowType('build_instance', '1.2',\n"
     assert one in text
     more = ("        registry.FlowType('build_instance', '2.0',\n"
             "                          lambda: build_instance(manager).add(\n"

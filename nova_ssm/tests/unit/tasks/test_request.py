@@ -21,6 +21,7 @@ import pytest
 
 from nova_ssm.engine import exception as engine_exc
 from nova_ssm.tasks import allocations
+from nova_ssm.tasks import burial
 from nova_ssm.tasks import children
 from nova_ssm.tasks import instances
 from nova_ssm.tasks import scheduling
@@ -201,6 +202,22 @@ def test_create(world, requests, specs, zone):
     # The journal learns from it where the record is.
     assert {instance._context.cell_uuid for instance in created} == {CELL1}
     assert zone.call_count == 1
+
+
+def test_create_asks_for_some_together_who_is_wanted(
+        world, requests, specs, monkeypatch):
+    asked = []
+
+    def wanted(context, uuids):
+        # Right before they are created, not long before.
+        asked.append((uuids, len(world.records[CELL1])))
+        return set(uuids)
+
+    monkeypatch.setattr(burial, 'wanted', wanted)
+    monkeypatch.setattr(instances._Wanted, 'at_once', 2)
+    created, _cells = create(world, requests, specs)
+    assert all(created)
+    assert asked == [(list(UUIDS[:2]), 0), (list(UUIDS[2:]), 2)]
 
 
 def test_create_buries_a_server_whose_host_is_in_no_cell(

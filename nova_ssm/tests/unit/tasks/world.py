@@ -33,6 +33,7 @@ from nova.scheduler import utils as scheduler_utils
 from oslo_messaging._drivers import common
 
 from nova_ssm.engine import failures
+from nova_ssm.tasks import burial
 
 CELL0 = objects.CellMapping.CELL0_UUID
 CELL1 = 'c1000000-0000-4000-8000-000000000001'
@@ -315,6 +316,8 @@ class World:
                 self.requests, uuid, exception.BuildRequestNotFound))
               for name in ('get_by_instance_uuid',
                            '_get_by_instance_uuid_from_db')),
+            (burial, 'wanted', lambda c, uuids: self.requests.keys() &
+             set(uuids)),
             (objects.Instance, 'get_by_uuid', self._record),
             (objects.HostMapping, 'get_by_host', self._host),
             (objects.InstanceAction, 'action_start', self._action_start),
