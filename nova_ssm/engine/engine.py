@@ -22,6 +22,7 @@ Beside TaskFlow's own
 """
 
 import collections
+from collections.abc import Iterator
 import functools
 import logging as python_logging
 import threading
@@ -32,6 +33,7 @@ from taskflow import atom as taskflow_atom
 from taskflow.engines.action_engine import compiler
 from taskflow.engines.action_engine import deciders
 from taskflow.engines.action_engine import engine as action_engine
+from taskflow.engines.action_engine import selector
 from taskflow import flow as taskflow_flow
 from taskflow.persistence.backends import impl_memory
 from taskflow.persistence import base
@@ -54,11 +56,7 @@ for _name in ('builder', 'completer'):
 
 
 class _Lock:
-    """TaskFlow's lock of a storage, for one thread: cheap to take.
-
-    A flow is run by one thread. What its tasks report from threads of their
-    own is kept apart by a lock for all.
-    """
+    """TaskFlow's lock of a storage, for one thread: cheap to take."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -70,7 +68,12 @@ class _Lock:
 
 
 class Storage(taskflow_storage.Storage):
-    """What TaskFlow knows of the atoms of a flow."""
+    """What TaskFlow knows of the atoms of a flow.
+
+    Without its lock, which each of hundreds of looks a flow would take: one
+    thread runs the flow. All that tasks report from threads of their own is
+    their progress, and that needs none.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -105,6 +108,59 @@ class Storage(taskflow_storage.Storage):
             self.reset(atom_name)
         else:
             super().set_atom_state(atom_name, state)
+
+
+def _unlocked(method: Any) -> Any:
+    """What TaskFlow calls under a lock; None if it does not take one."""
+    where = getattr(method, '__globals__', {}).get('__name__')
+    return method.__wrapped__ if where == 'fasteners.lock' else None
+
+
+for _name, _method in vars(taskflow_storage.Storage).items():
+    if _name not in vars(Storage) and _unlocked(_method):
+        setattr(Storage, _name, _unlocked(_method))
+
+
+class Selector(selector.Selector):
+    """Says which atoms are ready when one has ended.
+
+    TaskFlow asks all that stand behind it, and each of them all before it:
+    for a flow that is one line, the square of its length. But none is ready
+    behind one that has not ended, if none can be ignored.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        super().__init__(runtime)
+        self._has_choices = any(
+            taskflow_flow.LINK_DECIDER in data for _before, _after, data
+            in self._execution_graph.edges(data=True))
+
+    def _browse_atoms_for_execute(self, atom: Any = None
+                                  ) -> Iterator[tuple[Any, Any]]:
+        if atom is None or self._has_choices:
+            yield from super()._browse_atoms_for_execute(atom)
+            return
+        for behind in self._next_behind(atom):
+            is_ready, decider = self._get_maybe_ready_for_execute(behind)
+            if is_ready:
+                yield behind, decider
+
+    def _next_behind(self, atom: Any) -> Iterator[Any]:
+        """The atoms behind one, on each way to the first that has to run."""
+        graph = self._execution_graph
+        todo = collections.deque(graph.successors(atom))
+        seen = set()
+        while todo:
+            node = todo.popleft()
+            if node in seen:
+                continue
+            seen.add(node)
+            if graph.nodes[node]['kind'] in compiler.ATOMS:
+                yield node
+                state = self._storage.get_atom_state(node.name)
+                if state != taskflow_states.SUCCESS:
+                    continue
+            todo.extend(graph.successors(node))
 
 
 class Engine(action_engine.SerialActionEngine):
@@ -148,6 +204,8 @@ class Engine(action_engine.SerialActionEngine):
         """Make the graph of the flow."""
         if not self._compiled:
             super().compile()
+            # Where it looks for the one that it would make.
+            self._runtime._selector = Selector(self._runtime)
             self.choosers = choosers(self.compilation)
             self.atoms = atoms(self.compilation)
             for atom in self.atoms:

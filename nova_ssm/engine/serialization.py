@@ -191,6 +191,9 @@ class Serializer:
             return value if type(value) in _SCALARS else _scalar(value)
         if mask is None:
             mask = masking.Mask()
+        if type(value) is dict:
+            # Most of what is not a plain value: nobody else is asked.
+            return self._encode_mapping(value, mask)
         for codec in self._codecs:
             if isinstance(value, codec.cls):
                 if codec.secrets is not None:

@@ -21,6 +21,7 @@ its flow writes, from the journal. The events of Nova itself stay as they are.
 
 import collections
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 from oslo_log import log as logging
@@ -215,4 +216,10 @@ class Actions(events.Listener):
 
 def _has_action(flow: events.Flow) -> bool:
     """Whether it may work on a server, on somebody's request."""
-    return bool(flow.request_id) and uuidutils.is_uuid_like(flow.subject)
+    return bool(flow.request_id) and _is_uuid(flow.subject)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_uuid(subject: str | None) -> bool:
+    """Asked for each step of a flow."""
+    return uuidutils.is_uuid_like(subject)

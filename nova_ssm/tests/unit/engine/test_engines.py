@@ -18,7 +18,9 @@ import weakref
 
 import pytest
 from taskflow import exceptions as taskflow_exc
+from taskflow.patterns import graph_flow
 from taskflow.persistence.backends import impl_memory
+from taskflow.utils import persistence_utils
 
 from nova_ssm.engine import engine
 from nova_ssm.engine import journal
@@ -208,3 +210,62 @@ def test_progress_that_a_task_reports_is_seen_and_not_journaled(
     assert seen == [0.0, 0.5, 1.0]
     # One to start, one for the task, one to end.
     assert statements.since()['COMMIT'] <= 3
+
+
+# -- what is ready ---------------------------------------------------------
+
+def asked_by(flow, monkeypatch, *before):
+    """Which tasks are asked whether they are ready, when one has ended.
+
+    :param before: have ended before
+    """
+    backend = impl_memory.MemoryBackend()
+    _book, detail = persistence_utils.temporary_flow_detail(backend)
+    detail.add(*journal.new_detail('flow', 'flow', {}))
+    one = engine.Engine(flow, detail, backend)
+    one.compile()
+    one.prepare()
+    for name in before:
+        one.storage.save(name, None)
+    asked = []
+    ask = engine.Selector._get_maybe_ready_for_execute
+
+    def maybe_ready(self, atom):
+        asked.append(atom.name)
+        return ask(self, atom)
+
+    monkeypatch.setattr(engine.Selector, '_get_maybe_ready_for_execute',
+                        maybe_ready)
+    one.run()
+    assert {one.state(atom.name) for atom in one.atoms} == {SUCCESS}
+    # At the start, and at the end, all of them are.
+    return asked[len(one.atoms):-len(one.atoms)]
+
+
+class Nothing(task.Task):
+    """Do nothing."""
+
+    def execute(self):
+        pass
+
+
+def test_only_the_next_task_is_asked_whether_it_is_ready(monkeypatch):
+    names = [str(number) for number in range(10)]
+    asked = asked_by(helpers.linear(*map(Nothing, names)), monkeypatch)
+    assert asked == names[1:]
+
+
+def test_tasks_behind_one_that_has_ended_are_asked_too(monkeypatch):
+    asked = asked_by(helpers.linear(*map(Nothing, 'abcd')), monkeypatch,
+                     'b', 'c')
+    assert asked == ['b', 'c', 'd']
+
+
+def test_each_way_is_gone_to_its_next_task(monkeypatch):
+    flow = graph_flow.Flow('flow')
+    a, b, c, d, e = map(Nothing, 'abcde')
+    flow.add(a, b, c, d, e)
+    for before, after in ((a, b), (b, c), (a, d), (c, e), (d, e)):
+        flow.link(before, after)
+    asked = asked_by(flow, monkeypatch)
+    assert sorted(asked) == ['b', 'c', 'd', 'e', 'e']
