@@ -66,7 +66,7 @@ def _written(obj: Any) -> tuple[Plain, bool]:
     for name, attribute, field, kind in form.fields:
         if attribute not in held:
             continue
-        value = getattr(obj, name)
+        value = held[attribute]
         if value is None or kind is _Kind.ITSELF:
             data[name] = value
         elif kind is _Kind.OBJECT:
@@ -115,10 +115,22 @@ def _form(cls: Any) -> _Form | None:
     if any(getattr(cls, name) is not getattr(_BASE, name)
            for name in ('obj_to_primitive', 'obj_attr_is_set')):
         return None
+    if not all(_is_held(cls, name) for name in cls.fields):
+        return None
     return _Form(
         tuple((name, ovo_base._get_attrname(name), field, _kind(field))
               for name, field in cls.fields.items()),
         cls.obj_what_changed is ovo_base.ObjectListBase.obj_what_changed)
+
+
+def _is_held(cls: Any, name: str) -> bool:
+    """Whether a field has the value that the object holds for it.
+
+    To ask the object takes six calls, of some five hundred fields a build.
+    """
+    found = getattr(cls, name)
+    return (isinstance(found, property) and
+            getattr(found.fget, '__module__', '') == ovo_base.__name__)
 
 
 def _kind(field: Any) -> _Kind:

@@ -182,3 +182,18 @@ def test_the_work_grows_with_the_objects_not_with_their_depth():
     steps = {after - before for before, after in itertools.pairwise(needed)}
     assert len(steps) == 1
     assert needed[-1] < calls(obj.obj_to_primitive) / 3
+
+
+class Whisper(Leaf):
+    """Says something else than it holds; it is not registered."""
+
+    @property
+    def number(self):
+        return 7
+
+
+def test_a_field_that_is_worked_out_is_asked_for():
+    one = Whisper()
+    one._obj_number = 1
+    assert one.obj_to_primitive()['versioned_object.data'] == {'number': 7}
+    assert primitives.primitive(one) == one.obj_to_primitive()
