@@ -26,7 +26,9 @@ import argparse
 import collections
 from collections.abc import Callable, Iterator
 import contextlib
+import cProfile
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -50,6 +52,9 @@ from sqlalchemy import event
 from nova_ssm.tests.bench import conductor_profile
 
 MODES = ('stock', 'ssm')
+#: Files in memory: what the kernel does for a commit to a disk would be most
+#: of what a commit costs the processor.
+_MEMORY = '/dev/shm'  # noqa: S108
 #: No time of Nova's or ours comes while something is measured.
 _NEVER = 360000
 #: Seconds of processor between two samples: no divisor of what runs by it.
@@ -66,11 +71,13 @@ class Used:
     :param cpu: seconds of processor, in all threads
     :param seconds: from the call of the manager until it is back
     :param sql: statements by verb and table, commits by database
+    :param calls: of functions, if they are counted
     """
 
     cpu: float
     seconds: float
     sql: Counts
+    calls: int = 0
 
 
 class Meter:
@@ -241,10 +248,18 @@ class Bench:
                    if self._options.profile and kept
                    else contextlib.nullcontext())
         with sampled:
-            used = self._meter.measure(
-                lambda: managers.run[mode](context, **kwargs))
+            used = self._measure(functools.partial(
+                managers.run[mode], context, **kwargs))
         if kept:
             self.found[mode, servers].append(used)
+
+    def _measure(self, work: Callable[[], Any]) -> Used:
+        if not self._options.calls:
+            return self._meter.measure(work)
+        profile = cProfile.Profile()
+        used = self._meter.measure(lambda: profile.runcall(work))
+        used.calls = sum(one.callcount for one in profile.getstats())
+        return used
 
 
 def _settings(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -252,7 +267,9 @@ def _settings(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         'DEFAULT': {'report_interval': _NEVER, 'service_down_time':
                     10 * _NEVER, 'periodic_enable': False},
         'quota': {'instances': -1, 'cores': -1, 'ram': -1},
-        'ssm': {'concurrency': 1 if options.profile else options.concurrency,
+        # One thread does it all if it is looked at.
+        'ssm': {'concurrency': 1 if options.profile or options.calls
+                else options.concurrency,
                 'task_events_interval': 3600, 'lease': 3600,
                 'recovery_interval': 3600, 'audit_interval': 0}}
 
@@ -273,6 +290,7 @@ def data(options: argparse.Namespace,
             'cpu_ms_all': [1000 / servers * one.cpu for one in used],
             'ms': 1000 / servers * statistics.median(
                 one.seconds for one in used),
+            'calls': sum(one.calls for one in used) / each,
             'sql': {' '.join(key): counts[key] / each
                     for key in sorted(counts)}})
     return {'rounds': options.rounds, 'concurrency': options.concurrency,
@@ -292,7 +310,8 @@ def tables(found: dict[str, Any]) -> Iterator[table.Table]:
             shown.add_column(title, justify='right')
         for name, title in (('cpu_ms', 'processor, ms (median)'),
                             ('cpu_ms_least', 'processor, ms (least)'),
-                            ('ms', 'time, ms (median)')):
+                            ('ms', 'time, ms (median)'),
+                            ('calls', 'calls of functions')):
             _add(shown, title, stock[name], ours[name])
         verbs: dict[str, list[str]] = {}
         for key in sorted({*stock['sql'], *ours['sql']}):
@@ -323,6 +342,10 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--profile', action='store_true',
                         help='say where the processor is, with a '
                         'concurrency of 1')
+    parser.add_argument('--calls', action='store_true',
+                        help='count the calls of functions, which what else '
+                        'the machine does cannot change, with a concurrency '
+                        'of 1; that makes all times longer')
     parser.add_argument('-f', '--format', choices=('table', 'json'),
                         default='table')
     return parser.parse_args(argv)
@@ -334,7 +357,9 @@ def main(argv: list[str] | None = None) -> int:
     results = pathlib.Path(os.environ.get('NOVA_SSM_STATE', '.state'),
                            'results', 'bench')
     results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='bench-builds-') as directory:
+    with tempfile.TemporaryDirectory(
+            prefix='bench-builds-', dir=_MEMORY if os.path.isdir(_MEMORY)
+            else None) as directory:
         bench = Bench(options, directory)
         bench.play()
     found = data(options, bench.found)
