@@ -14,7 +14,7 @@
 import setuptools
 
 setuptools.setup(
-    # The patches for Nova are kept where a reader of the repository looks
+    # The patches are kept where a reader of the repository looks
     # for them, and installed where ``nova-ssm patch`` looks for them.
     packages=['nova_ssm.patches', *setuptools.find_namespace_packages(
         include=['nova_ssm', 'nova_ssm.*'],

@@ -12,7 +12,7 @@
 #
 # A plugin of devstack: enable_plugin nova_ssm <where the repository is>
 #
-#   stack install       installs the package, patches Nova
+#   stack install       installs the package, patches Nova and oslo.messaging
 #   stack post-config   makes the key and the tables, writes nova.conf
 #   stack extra         starts the other conductors
 #   stack test-config   tells tempest what there is
@@ -37,6 +37,7 @@ function nova_ssm_conf {
     echo "$(dirname "$NOVA_CONF")/nova_ssm_conductor$1.conf"
 }
 
+# The oslo.messaging is that of the Python of nova-ssm, which is Nova's.
 function nova_ssm_patch {
     "$NOVA_BIN_DIR/nova-ssm" patch "$1" --nova-path "$NOVA_DIR" --release "$NOVA_SSM_RELEASE"
 }

@@ -88,18 +88,18 @@ class Checks(upgradecheck.UpgradeCommands):
     @_careful
     def nova(self) -> upgradecheck.Result:
         """Whether there is a patch for the Nova that is installed."""
-        nova = patching.find_nova()
+        nova = patching.find(patching.NOVA)
         if patching.inspect(nova).state is patching.State.UNSUPPORTED:
             return upgradecheck.Result(Code.FAILURE, (
                 'there is no patch for nova %s in %s; supported are: %s'
-                % (nova.version, nova.root, patching.supported())))
+                % (nova.version, nova.root, nova.project.supported)))
         return upgradecheck.Result(Code.SUCCESS, 'nova %s (%s)' % (
             nova.version, nova.release))
 
     @_careful
     def patch(self) -> upgradecheck.Result:
         """Whether it is patched, or need not be."""
-        state = patching.inspect(patching.find_nova()).state
+        state = patching.inspect(patching.find(patching.NOVA)).state
         if state is patching.State.APPLIED:
             return upgradecheck.Result(Code.SUCCESS)
         if state is patching.State.NOT_APPLIED:
@@ -109,6 +109,20 @@ class Checks(upgradecheck.UpgradeCommands):
         return upgradecheck.Result(Code.FAILURE, (
             'nova is in the state "%s": see "nova-ssm patch status"'
             % state.value))
+
+    @_careful
+    def messaging(self) -> upgradecheck.Result:
+        """Whether oslo.messaging is patched: nothing needs it, but calls."""
+        try:
+            state = patching.inspect(
+                patching.find(patching.MESSAGING)).state.value
+        except patching.PatchError as exc:
+            state = str(exc)
+        if state == patching.State.APPLIED.value:
+            return upgradecheck.Result(Code.SUCCESS)
+        return upgradecheck.Result(Code.WARNING, (
+            'the patch for oslo.messaging is in the state "%s": run "nova-ssm '
+            'patch apply"; without it %s' % (state, patching.LOSSES)))
 
     @_careful
     def schema(self) -> upgradecheck.Result:
@@ -193,6 +207,7 @@ class Checks(upgradecheck.UpgradeCommands):
 
     _upgrade_checks = (
         ('Nova release', nova), ('Patch', patch),
+        ('Patch for oslo.messaging', messaging),
         ('Journal schema', schema), ('Encryption keys', keys),
         ('Workflows', workflows), ('Job board', board),
         ('Unfinished flows', flows))

@@ -9,11 +9,11 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
-"""Finds the installed Nova and applies the patches of its release to it.
+"""Finds what is installed and applies the patches of its release to it.
 
-Nova is neither imported nor run: the work is done on its files, and either on
-all of them or on none. A hunk must match exactly; it may have moved within its
-file.
+That is Nova, and the oslo.messaging that it uses. Neither is imported or run:
+the work is done on the files of one of them, and either on all or on none. A
+hunk must match exactly; it may have moved within its file.
 """
 
 import contextlib
@@ -28,12 +28,48 @@ import tempfile
 
 import unidiff
 
-#: The Nova releases that have patches: major version -> OpenStack release.
-RELEASES = {34: '2026.2'}
-
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # An installed package carries the patches inside, a checkout beside itself.
 _PATCH_DIRS = (_PACKAGE / 'patches', _PACKAGE.parent / 'patches')
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """What there are patches for.
+
+    :ivar name: of the distribution
+    :ivar package: that it brings
+    :ivar landmark: a file that tells the package from what else has its name
+    :ivar releases: that have patches: major version -> OpenStack release
+    :ivar patches: where they are, in the directory of the release
+    :ivar unsupported: what to do where there is no patch
+    """
+
+    name: str
+    package: str
+    landmark: str
+    releases: dict[int, str]
+    patches: str
+    unsupported: str
+
+    @property
+    def supported(self) -> str:
+        """The releases that have patches, for a message."""
+        return ', '.join(f'{release} ({major}.x)'
+                         for major, release in sorted(self.releases.items()))
+
+
+NOVA = Project(
+    'nova', 'nova', 'conductor/manager.py', {34: '2026.2'}, '.',
+    'Use nova-ssm-conductor in place of nova-conductor, or name the release '
+    'of a source tree with --release')
+MESSAGING = Project(
+    'oslo.messaging', 'oslo_messaging', '_drivers/amqpdriver.py',
+    {18: '2026.2'}, 'oslo.messaging', 'Nova works without it')
+
+#: What an unpatched oslo.messaging does.
+LOSSES = ('oslo.messaging loses messages when a nova-conductor is stopped: a '
+          'compute that has called it waits for rpc_response_timeout')
 
 
 class PatchError(Exception):
@@ -43,13 +79,13 @@ class PatchError(Exception):
 
 
 class Unsupported(PatchError):
-    """There is no patch for this release of Nova."""
+    """There is no patch for this release."""
 
     exit_code = 5
 
 
 class State(enum.Enum):
-    """What a Nova looks like, as a whole or one file of it."""
+    """What a tree looks like, as a whole or one file of it."""
 
     APPLIED = 'applied'
     NOT_APPLIED = 'not applied'
@@ -59,13 +95,14 @@ class State(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nova:
-    """A Nova on this machine.
+class Tree:
+    """The files of a project on this machine.
 
-    :ivar root: the directory that contains the ``nova`` package
+    :ivar root: the directory that contains its package
     :ivar version: for example ``34.0.0``, or '' if it could not be found out
     """
 
+    project: Project
     root: pathlib.Path
     version: str
 
@@ -73,7 +110,8 @@ class Nova:
     def release(self) -> str | None:
         """The OpenStack release, or None if there is no patch for it."""
         major = re.match(r'\d+', self.version)
-        return RELEASES.get(int(major.group())) if major else None
+        return (self.project.releases.get(int(major.group()))
+                if major else None)
 
     @property
     def is_source_tree(self) -> bool:
@@ -86,7 +124,7 @@ class Nova:
 class FileReport:
     """The state of one file.
 
-    :ivar path: relative to the root of Nova
+    :ivar path: relative to the root of the tree
     :ivar detail: for a conflict, which hunk it is and where it was expected
     """
 
@@ -97,9 +135,9 @@ class FileReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The state of a Nova, file by file."""
+    """The state of a tree, file by file."""
 
-    nova: Nova
+    tree: Tree
     state: State
     files: tuple[FileReport, ...] = ()
 
@@ -118,34 +156,35 @@ class _Mismatch(Exception):
     """A hunk does not match the file."""
 
 
-def find_nova(path: str | None = None) -> Nova:
-    """Find Nova without importing it.
+def find(project: Project, path: str | None = None) -> Tree:
+    """Find a project without importing it.
 
-    :param path: a directory with the ``nova`` package, or that package itself;
-        None for the Nova this Python would import
+    :param path: a directory with its package, or that package itself; None
+        for the one this Python would import
     :raises PatchError: if there is none
     """
     if path is None:
-        spec = util.find_spec('nova')
+        spec = util.find_spec(project.package)
         if spec is None or spec.origin is None:
             raise PatchError(
-                'nova is not installed for this Python; name the directory '
-                'that contains it with --nova-path')
+                f'{project.name} is not installed for this Python; name the '
+                'directory that contains it with --nova-path')
         package = pathlib.Path(spec.origin).parent
     else:
         package = pathlib.Path(path)
-        if not (package / 'conductor' / 'manager.py').is_file():
-            package = package / 'nova'
-    if not (package / 'conductor' / 'manager.py').is_file():
+        if not (package / project.landmark).is_file():
+            package = package / project.package
+    if not (package / project.landmark).is_file():
         raise PatchError(
-            f'there is no nova in {package.parent}: '
-            'nova/conductor/manager.py is missing')
+            f'there is no {project.name} in {package.parent}: '
+            f'{project.package}/{project.landmark} is missing')
     root = package.resolve().parent
-    return Nova(root, _version(root, installed=path is None))
+    return Tree(project, root, _version(project, root, installed=path is None))
 
 
-def _version(root: pathlib.Path, *, installed: bool) -> str:
-    for dist in metadata.distributions(name='nova', path=[str(root)]):
+def _version(project: Project, root: pathlib.Path, *,
+             installed: bool) -> str:
+    for dist in metadata.distributions(name=project.name, path=[str(root)]):
         return dist.version or ''
     # The archive of a release says it here; a git tree says it nowhere.
     with contextlib.suppress(OSError):
@@ -156,63 +195,57 @@ def _version(root: pathlib.Path, *, installed: bool) -> str:
     if installed:
         # An editable install keeps its metadata away from its files.
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version('nova')
+            return metadata.version(project.name)
     return ''
 
 
-def supported() -> str:
-    """Name the supported releases, for a message."""
-    return ', '.join(f'{release} ({major}.x)'
-                     for major, release in sorted(RELEASES.items()))
+def inspect(tree: Tree, release: str | None = None) -> Report:
+    """Say whether a tree is patched. Changes nothing.
 
-
-def inspect(nova: Nova, release: str | None = None) -> Report:
-    """Say whether a Nova is patched. Changes nothing.
-
-    :param release: for a Nova whose release can't be found out
+    :param release: for a tree whose release can't be found out
     """
-    release = release or nova.release
-    if release is None or _patch_dir(release) is None:
-        return Report(nova, State.UNSUPPORTED)
-    return _report(nova, _changes(nova, release))
+    directory = _patch_dir(tree, release)
+    if directory is None:
+        return Report(tree, State.UNSUPPORTED)
+    return _report(tree, _changes(tree, directory))
 
 
-def apply(nova: Nova, release: str | None = None) -> Report:
-    """Patch a Nova. Does nothing if it is patched, completes a half patch.
+def apply(tree: Tree, release: str | None = None) -> Report:
+    """Patch a tree. Does nothing if it is patched, completes a half patch.
 
     :raises PatchError: if a hunk does not match or a file can't be written;
         nothing is changed then
     """
-    return _transform(nova, release, State.APPLIED)
+    return _transform(tree, release, State.APPLIED)
 
 
-def revert(nova: Nova, release: str | None = None) -> Report:
+def revert(tree: Tree, release: str | None = None) -> Report:
     """Take the patch out again. Does nothing if it is not there.
 
     :raises PatchError: as :func:`apply` does
     """
-    return _transform(nova, release, State.NOT_APPLIED)
+    return _transform(tree, release, State.NOT_APPLIED)
 
 
-def _transform(nova: Nova, release: str | None, goal: State) -> Report:
-    release = release or nova.release
-    if release is None or _patch_dir(release) is None:
+def _transform(tree: Tree, release: str | None, goal: State) -> Report:
+    project = tree.project
+    directory = _patch_dir(tree, release)
+    if directory is None:
         raise Unsupported(
-            f'{nova.root}: nova {nova.version or "of an unknown version"} has '
-            f'no patch; there are patches for {supported()}. Use '
-            'nova-ssm-conductor in place of nova-conductor, or name the '
-            'release of a source tree with --release')
-    changes = _changes(nova, release)
+            f'{tree.root}: {project.name} '
+            f'{tree.version or "of an unknown version"} has no patch; there '
+            f'are patches for {project.supported}. {project.unsupported}')
+    changes = _changes(tree, directory)
     conflicts = [c.report for c in changes if c.report.state is State.CONFLICT]
     if conflicts:
         raise PatchError('; '.join(f'{c.path}: {c.detail}' for c in conflicts)
-                         + f'. Nothing was changed in {nova.root}')
+                         + f'. Nothing was changed in {tree.root}')
     _write([(c.path, c.patched if goal is State.APPLIED else c.unpatched)
             for c in changes if c.report.state is not goal])
-    return inspect(nova, release)
+    return inspect(tree, release)
 
 
-def _report(nova: Nova, changes: list[_Change]) -> Report:
+def _report(tree: Tree, changes: list[_Change]) -> Report:
     files = tuple(change.report for change in changes)
     states = {report.state for report in files}
     if State.CONFLICT in states:
@@ -221,52 +254,56 @@ def _report(nova: Nova, changes: list[_Change]) -> Report:
         state = State.PARTLY_APPLIED
     else:
         state = states.pop()
-    return Report(nova, state, files)
+    return Report(tree, state, files)
 
 
-def _patch_dir(release: str) -> pathlib.Path | None:
+def _patch_dir(tree: Tree, release: str | None) -> pathlib.Path | None:
+    """Where the patches are that fit, or None if there are none."""
+    release = release or tree.release
+    if release is None:
+        return None
     for base in _PATCH_DIRS:
-        if (base / release).is_dir():
-            return base / release
+        if (base / release / tree.project.patches).is_dir():
+            return base / release / tree.project.patches
     return None
 
 
-def _changes(nova: Nova, release: str) -> list[_Change]:
-    """Compare Nova with the patches of a release."""
-    directory = _patch_dir(release)
+def _changes(tree: Tree, directory: pathlib.Path) -> list[_Change]:
+    """Compare a tree with the patches of its release."""
     hunks: dict[str, list[unidiff.PatchedFile]] = {}
-    for patch in sorted(directory.glob('*.patch')) if directory else ():
+    for patch in sorted(directory.glob('*.patch')):
         for patched in unidiff.PatchSet(patch.read_text('utf-8')):
             if patched.is_rename or not len(patched):
                 raise PatchError(
                     f'{patch}: {patched.path}: only changes of lines are '
                     'supported')
             hunks.setdefault(patched.path, []).append(patched)
-    changes = [_compare(nova, path, patched)
-               for path, patched in hunks.items() if _wanted(nova, path)]
+    changes = [_compare(tree, path, patched)
+               for path, patched in hunks.items() if _wanted(tree, path)]
     if not changes:
-        raise PatchError(f'the patches for {release} are missing; install '
+        raise PatchError(f'{directory}: the patches are missing; install '
                          'nova-ssm again')
     return changes
 
 
-def _wanted(nova: Nova, path: str) -> bool:
-    """Whether a file of the patch belongs to this Nova.
+def _wanted(tree: Tree, path: str) -> bool:
+    """Whether a file of the patch belongs to this tree.
 
-    A package has no release notes, and some distributions leave out Nova's
+    A package has no release notes, and some distributions leave out the
     tests; a source tree takes all.
     """
-    if nova.is_source_tree:
+    package = tree.project.package
+    if tree.is_source_tree:
         return True
-    if not path.startswith('nova/'):
+    if not path.startswith(f'{package}/'):
         return False
-    return (not path.startswith('nova/tests/')
-            or (nova.root / path).is_file())
+    return (not path.startswith(f'{package}/tests/')
+            or (tree.root / path).is_file())
 
 
-def _compare(nova: Nova, name: str,
+def _compare(tree: Tree, name: str,
              patches: list[unidiff.PatchedFile]) -> _Change:
-    path = nova.root / name
+    path = tree.root / name
     try:
         text = path.read_bytes().decode('utf-8')
     except FileNotFoundError:
@@ -363,7 +400,7 @@ def _write(files: list[tuple[pathlib.Path, str | None]]) -> None:
     except OSError as exc:
         raise PatchError(
             f'{exc.filename or ""}: {exc.strerror}; run this as the user who '
-            'owns the files of nova') from exc
+            'owns the files') from exc
     finally:
         for name, _path in staged:
             with contextlib.suppress(FileNotFoundError):

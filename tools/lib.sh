@@ -16,7 +16,7 @@
 #   STATE        where venvs, clouds and results live (NOVA_SSM_STATE, default ROOT/.state)
 #   NOVA_RELEASE the Nova release of the constraints, e.g. 2026.2
 #   ensure_uv    installs uv into STATE/tools; sets UV
-#   ensure_venv  makes STATE/venv: Nova with the patch, what its tests need, and this project,
+#   ensure_venv  makes STATE/venv: Nova with the patches, what its tests need, and this project,
 #                editable; sets VENV and PYTHON
 #   ensure_bench_venv  makes STATE/bench/venv: this project without Nova, the runners that it is
 #                measured beside, and matplotlib; sets VENV and PYTHON
@@ -69,6 +69,7 @@ APT_QUIETLY='
 # The servers that tests start: see nova_ssm/tests/servers.
 DATABASES=(mariadb-server postgresql galera-4 rsync)
 BOARDS=(zookeeper etcd-server redis-server)
+BROKER=(rabbitmq-server)
 
 # find_python: prints the first Python that is new enough.
 find_python() {
@@ -105,7 +106,7 @@ venv_inputs() (
   cd "$ROOT"
   for f in requirements.txt test-requirements.txt doc/requirements.txt setup.cfg setup.py \
     pyproject.toml entry_points.txt tools/lib.sh "constraints/$NOVA_RELEASE.txt" \
-    "patches/$NOVA_RELEASE"/*.patch; do
+    "patches/$NOVA_RELEASE"/{,*/}*.patch; do
     printf '%s ' "$f"; sha256sum <"$f"
   done
   printf '%s\n' "$ROOT" "$NOVA_RELEASE"
@@ -131,11 +132,18 @@ venv_nova_extras() {
   rm -rf "$tmp"
 }
 
-venv_patch() {
-  "$VENV/bin/nova-ssm" patch apply >/dev/null 2>&1 && return 0
-  # An earlier version of the patch is in the way: begin with a fresh Nova.
-  "$UV" pip install -q -p "$PYTHON" -c "$CONSTRAINTS" --no-deps --reinstall-package nova nova
+# That oslo.messaging cannot be patched is only a warning to the command.
+venv_patched() {
   "$VENV/bin/nova-ssm" patch apply >/dev/null
+  [ "$("$VENV/bin/nova-ssm" patch status -f value -c status -c messaging_status | uniq)" = applied ]
+}
+
+venv_patch() {
+  venv_patched 2>/dev/null && return 0
+  # An earlier version of a patch is in the way: begin with fresh files.
+  "$UV" pip install -q -p "$PYTHON" -c "$CONSTRAINTS" --no-deps --reinstall-package nova \
+    --reinstall-package oslo.messaging nova oslo.messaging
+  venv_patched
 }
 
 ensure_venv() {
@@ -154,7 +162,7 @@ ensure_venv() {
       -r requirements.txt -r test-requirements.txt -r doc/requirements.txt pip -e .) \
       || die "the packages of $VENV could not be installed"
     venv_nova_extras
-    venv_patch || die "the patch for Nova does not apply in $VENV"
+    venv_patch || die "the patches do not apply in $VENV"
     printf '%s\n' "$want" >"$stamp"
   fi
   exec 9>&-

@@ -9,7 +9,11 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
-"""``nova-ssm patch``: the patch for Nova, looked at, put in, taken out."""
+"""``nova-ssm patch``: the patches, looked at, put in, taken out.
+
+Nova is what matters. That oslo.messaging cannot be patched is said, and keeps
+nobody from patching Nova.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -34,18 +38,30 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--nova-path', metavar='DIR',
         help='the directory that contains the nova package, for example a '
-             'checkout of nova; default: the nova this Python imports')
+             'checkout of nova; default: the nova this Python imports. '
+             'oslo.messaging is taken from there if it is there')
     parser.add_argument(
-        '--release', choices=sorted(patching.RELEASES.values()),
+        '--release', choices=sorted(patching.NOVA.releases.values()),
         help='the release of nova, where it cannot be found out; default: '
              'from the version of the package')
 
 
-class Status(show.ShowOne):
-    """Say whether nova is patched.
+def _messaging(nova: patching.Tree, nova_path: str | None) -> patching.Tree:
+    """The oslo.messaging that goes with a Nova.
 
-    Exits with 0 if it is, 3 if it is not, 4 if it is half patched or does not
-    fit the patch, and 5 if there is no patch for its release.
+    :raises PatchError: if there is none
+    """
+    # A checkout of Nova has none, and runs with that of this Python.
+    beside = nova_path and (nova.root / patching.MESSAGING.package).is_dir()
+    return patching.find(patching.MESSAGING,
+                         str(nova.root) if beside else None)
+
+
+class Status(show.ShowOne):
+    """Say whether nova is patched, and oslo.messaging.
+
+    Exits with 0 if nova is, 3 if it is not, 4 if it is half patched or does
+    not fit the patch, and 5 if there is no patch for its release.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -61,28 +77,42 @@ class Status(show.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
-        """Inspect nova."""
-        nova = patching.find_nova(parsed_args.nova_path)
+        """Inspect both."""
+        plain = parsed_args.formatter in ('table', 'value', 'shell')
+        nova = patching.find(patching.NOVA, parsed_args.nova_path)
         report = patching.inspect(nova, parsed_args.release)
         self._exit_code = EXIT_CODES[report.state]
-        files = {file.path: f'{file.state.value}: {file.detail}'.rstrip(': ')
-                 for file in report.files}
-        plain = parsed_args.formatter in ('table', 'value', 'shell')
-        return (('status', 'nova', 'version', 'release', 'supported',
-                 'files'),
-                (report.state.value, str(nova.root), nova.version or None,
-                 parsed_args.release or nova.release, patching.supported(),
-                 '\n'.join(f'{path}: {state}'
-                           for path, state in files.items())
-                 if plain else files))
+        try:
+            messaging = _row(patching.inspect(
+                _messaging(nova, parsed_args.nova_path)), None, plain)
+        except patching.PatchError as exc:
+            messaging = (str(exc), *[None] * 5)
+        return (('status', 'nova', 'version', 'release', 'supported', 'files',
+                 'messaging_status', 'messaging', 'messaging_version',
+                 'messaging_release', 'messaging_supported',
+                 'messaging_files'),
+                _row(report, parsed_args.release, plain) + messaging)
+
+
+def _row(report: patching.Report, release: str | None, plain: bool
+         ) -> tuple[typing.Any, ...]:
+    """What is shown of one of them."""
+    tree = report.tree
+    files = {file.path: f'{file.state.value}: {file.detail}'.rstrip(': ')
+             for file in report.files}
+    return (report.state.value, str(tree.root), tree.version or None,
+            release or tree.release, tree.project.supported,
+            '\n'.join(f'{path}: {state}' for path, state in files.items())
+            if plain else files)
 
 
 class _Change(command.Command):
-    """Changes nova, or finds that there is nothing to change."""
+    """Changes both, or finds that there is nothing to change."""
 
     change: Callable[..., patching.Report]
     already: str
-    done: str
+    done: dict[str, str]    # name of the project -> text
+    unpatched = ''          # what is said where oslo.messaging is left alone
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add where nova is."""
@@ -91,27 +121,47 @@ class _Change(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Change nova and say what was done."""
-        nova = patching.find_nova(parsed_args.nova_path)
-        before = patching.inspect(nova, parsed_args.release)
-        after = type(self).change(nova, parsed_args.release)
-        text = self.already if before.state is after.state else self.done
+        """Change nova, then oslo.messaging, and say what was done."""
+        nova = patching.find(patching.NOVA, parsed_args.nova_path)
+        self._change(nova, parsed_args.release)
+        try:
+            self._change(_messaging(nova, parsed_args.nova_path), None)
+        except patching.PatchError as exc:
+            self.app.stderr.write(f'warning: {exc}{self.unpatched}\n')
+
+    def _change(self, tree: patching.Tree, release: str | None) -> None:
+        before = patching.inspect(tree, release)
+        after = type(self).change(tree, release)
+        name = tree.project.name
+        text = (self.already if before.state is after.state
+                else self.done[name])
         self.app.stdout.write(
-            text.format(root=nova.root, version=nova.version or '') + '\n')
+            f'{name} {tree.version} in {tree.root} {text}\n')
 
 
 class Apply(_Change):
-    """Patch nova. It is all or nothing, and may be repeated."""
+    """Patch nova, and oslo.messaging if its release has a patch.
+
+    Each is all or nothing, and may be repeated. That oslo.messaging cannot be
+    patched is a warning.
+    """
 
     change = staticmethod(patching.apply)
-    already = 'nova {version} in {root} is patched already'
-    done = ('nova {version} in {root} is patched; set [conductor] '
-            'compute_task_manager = nova_ssm and restart nova-conductor')
+    already = 'is patched already'
+    done = {
+        patching.NOVA.name: 'is patched; set [conductor] compute_task_manager '
+                            '= nova_ssm and restart nova-conductor',
+        patching.MESSAGING.name: 'is patched; restart nova-conductor'}
+    unpatched = f'. Without the patch {patching.LOSSES}'
 
 
 class Revert(_Change):
-    """Take the patch out of nova. It is all or nothing."""
+    """Take the patches out of nova and oslo.messaging.
+
+    Each is all or nothing.
+    """
 
     change = staticmethod(patching.revert)
-    already = 'nova {version} in {root} is not patched'
-    done = ('nova {version} in {root} is as it was; restart nova-conductor')
+    already = 'is not patched'
+    done = dict.fromkeys((patching.NOVA.name, patching.MESSAGING.name),
+                         'is as it was; restart nova-conductor')

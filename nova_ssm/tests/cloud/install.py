@@ -135,7 +135,7 @@ def services(where: settings.Settings) -> None:
     here, root = settings.HERE, settings.ROOT
     files = [here / 'constraints.txt', here / 'requirements.txt',
              root / 'requirements.txt', root / 'entry_points.txt',
-             root / 'setup.cfg', *sorted(root.glob('patches/*/*.patch'))]
+             root / 'setup.cfg', *sorted(root.glob('patches/**/*.patch'))]
     stamp = _fresh(where.venv, [f.read_text() for f in files] + [str(root)])
     if stamp is not None:
         limits = ['-c', str(here / 'constraints.txt')]
@@ -143,9 +143,10 @@ def services(where: settings.Settings) -> None:
                      '-r', str(root / 'requirements.txt'), *limits],
                     ['--no-deps', '-e', str(root)]]
         if where.venv.exists():
-            # An earlier version of the patch would be in the way.
+            # An earlier version of a patch would be in the way.
             installs.append(['--no-deps', '--reinstall-package', 'nova',
-                             'nova', *limits])
+                             '--reinstall-package', 'oslo.messaging',
+                             'nova', 'oslo.messaging', *limits])
         _make(where, where.venv, 'pip', installs)
     site = _site_packages(where.venv)
     (site / 'nova/virt/ssm_cloud.py').write_text(_SHIM)

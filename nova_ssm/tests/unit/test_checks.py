@@ -69,8 +69,9 @@ def test_all_is_well(make):
             for name, result in results.items()
             if result.code is not SUCCESS} == {}
     assert list(results) == [
-        'Nova release', 'Patch', 'Journal schema', 'Encryption keys',
-        'Workflows', 'Job board', 'Unfinished flows']
+        'Nova release', 'Patch', 'Patch for oslo.messaging',
+        'Journal schema', 'Encryption keys', 'Workflows', 'Job board',
+        'Unfinished flows']
 
 
 @pytest.mark.parametrize('state, code', (
@@ -86,6 +87,26 @@ def test_a_nova_that_no_patch_is_for(make, monkeypatch):
     monkeypatch.setattr(patching, 'inspect',
                         inspected(patching.State.UNSUPPORTED))
     assert make().nova().code is FAILURE
+
+
+@pytest.mark.parametrize('state', set(patching.State) - {
+    patching.State.APPLIED})
+def test_an_oslo_messaging_that_is_not_patched(make, monkeypatch, state):
+    monkeypatch.setattr(patching, 'inspect', inspected(state))
+    result = make().messaging()
+    assert result.code is WARNING
+    assert state.value in result.details
+    assert 'rpc_response_timeout' in result.details
+
+
+def test_no_oslo_messaging(make, monkeypatch):
+    def find(project):
+        raise patching.PatchError('it is nowhere')
+
+    monkeypatch.setattr(patching, 'find', find)
+    result = make().messaging()
+    assert result.code is WARNING
+    assert 'it is nowhere' in result.details
 
 
 def test_tables_that_are_not_there(make, tmp_path):
@@ -152,10 +173,10 @@ def test_a_flow_that_this_release_cannot_go_on_with(make, url):
 
 
 def test_what_a_check_cannot_do_is_no_end_of_the_others(make, monkeypatch):
-    def fail():
+    def fail(project):
         raise RuntimeError('no nova here')
 
-    monkeypatch.setattr(patching, 'find_nova', fail)
+    monkeypatch.setattr(patching, 'find', fail)
     results = dict(make().results())
     assert results['Nova release'].code is FAILURE
     assert 'no nova here' in results['Patch'].details

@@ -70,8 +70,12 @@ def options(path):
 
 
 def status(venv):
-    return venv.run('nova-ssm', 'patch', 'status', '-f', 'value', '-c',
-                    'status', status=None).stdout.strip()
+    """Of Nova and of oslo.messaging, if it is the same."""
+    nova, messaging = venv.run(
+        'nova-ssm', 'patch', 'status', '-f', 'value', '-c', 'status', '-c',
+        'messaging_status', status=None).stdout.splitlines()
+    assert nova == messaging
+    return nova
 
 
 def test_a_cloud_is_set_up_and_taken_down(phase, venv, tmp_path):

@@ -95,7 +95,7 @@ conductor.main()
 @pytest.fixture(scope='module')
 def unpatched(tmp_path_factory):
     """The installed Nova, with the patch taken out of what matters here."""
-    nova = patching.find_nova()
+    nova = patching.find(patching.NOVA)
     root = tmp_path_factory.mktemp('unpatched')
     package = root / 'nova'
     package.mkdir()
@@ -105,7 +105,8 @@ def unpatched(tmp_path_factory):
                             ignore=shutil.ignore_patterns('__pycache__'))
         elif entry.name not in ('tests', '__pycache__'):
             (package / entry.name).symlink_to(entry)
-    report = patching.revert(patching.Nova(root, nova.version))
+    report = patching.revert(
+        patching.Tree(patching.NOVA, root, nova.version))
     assert report.state is patching.State.NOT_APPLIED
     return root
 
