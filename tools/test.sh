@@ -68,9 +68,9 @@ step_functional() {
   "$PYTHON" -m pytest -q -n "$(nproc)" --dist loadfile nova_ssm/tests/functional
 }
 
-# The engine on real databases and job boards.
+# The engine on real databases and job boards; what is patched on a real broker.
 step_boards() {
-  apt_install "${DATABASES[@]}" "${BOARDS[@]}"
+  apt_install "${DATABASES[@]}" "${BOARDS[@]}" "${BROKER[@]}"
   cd "$ROOT"
   "$PYTHON" -m pytest -q nova_ssm/tests/servers nova_ssm/tests/boards
   "$PYTHON" -m pytest -q --junitxml="$STATE/results/prove/ownership.xml" nova_ssm/tests/ownership
@@ -79,7 +79,8 @@ step_boards() {
     nova_ssm/tests/unit/engine/test_{crashes,jobboard,recovery}.py
 }
 
-# Nova's own unit tests of the conductor, patched and with nothing enabled.
+# Unit tests of what is patched, their own: of Nova's conductor, with nothing enabled, and of the
+# rabbit driver of oslo.messaging.
 step_nova() {
   local site dir=$RESULTS/nova
   "$VENV/bin/nova-ssm" patch status -f value -c status | grep -qx applied \
@@ -89,6 +90,7 @@ step_nova() {
   "$VENV/bin/stestr" --test-path "$site/nova/tests/unit/conductor" --top-dir "$site" init
   "$VENV/bin/stestr" --test-path "$site/nova/tests/unit/conductor" --top-dir "$site" \
     run --concurrency "$(nproc)"
+  "$PYTHON" -W ignore -m unittest oslo_messaging.tests.drivers.test_impl_rabbit
 }
 
 step_oracle() { "$ROOT/tools/oracle.sh" --sample 30 --restart; }
