@@ -286,8 +286,15 @@ def has_given_up(row: Any, calls: int = 1) -> bool:
     :param calls: how many answers it may have waited for, one by one
     """
     since = survey_module.touched(row) or 0
-    return since <= (survey_module.now() -
-                     calls * (CONF.rpc_response_timeout + 10))
+    return since <= survey_module.now() - longest(calls)
+
+
+def longest(calls: int = 1) -> float:
+    """Seconds that a compute waits for answers at most.
+
+    :param calls: how many it may wait for, one by one
+    """
+    return float(calls * (CONF.rpc_response_timeout + 10))
 
 
 def _is_idle(survey: _Survey, cell: Any, host: str) -> bool:

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from nova_ssm.audit import allocations
 from nova_ssm.audit import belongings
 from nova_ssm.audit import builds
+from nova_ssm.audit import events
 from nova_ssm.audit import failures
 from nova_ssm.audit import findings
 from nova_ssm.audit import live
@@ -68,6 +69,8 @@ KINDS = {kind.name: kind for kind in (
           'finished', resizes.stuck, quick=True),
     _kind(failures.UNTOLD, 'servers that have failed, and have no fault',
           failures.untold, quick=True),
+    _kind(events.ENDLESS, 'servers at rest whose actions have no end',
+          events.endless, quick=True),
     _kind(allocations.ORPHAN, 'allocations without a server or migration',
           allocations.orphans, quick=True),
     _kind(allocations.MISPLACED, 'servers with allocations on hosts where '

@@ -29,7 +29,8 @@ from nova_ssm.engine import queries
 MAPPING, MIGRATION = 'orphan-mapping', 'endless-migration'
 
 #: Migration records in these are under way.
-_UNDER_WAY = ('accepted', 'queued', 'preparing', 'running', 'pre-migrating',
+#: Migration records in these say that somebody is at them.
+UNDER_WAY = ('accepted', 'queued', 'preparing', 'running', 'pre-migrating',
               'migrating', 'post-migrating')
 
 #: Servers in these are live migrated, and go on if that fails.
@@ -122,7 +123,7 @@ def migrations(survey: _Survey, only: Collection[str] | None = None
     if only is not None:
         filters = {'uuid': sorted(only)}
     found = [(migration, cell) for migration, cell in survey.migrations(
-        _UNDER_WAY, **filters) if survey.is_old(migration)]
+        UNDER_WAY, **filters) if survey.is_old(migration)]
     records = survey.records({one.instance_uuid for one, _cell in found})
     owned = survey.owned({one.instance_uuid for one, _cell in found})
     for migration, cell in found:

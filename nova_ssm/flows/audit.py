@@ -26,6 +26,7 @@ from nova_ssm.engine import registry
 from nova_ssm.tasks import audit_allocations
 from nova_ssm.tasks import audit_belongings
 from nova_ssm.tasks import audit_builds
+from nova_ssm.tasks import audit_events
 from nova_ssm.tasks import audit_failures
 from nova_ssm.tasks import audit_moves
 from nova_ssm.tasks import audit_records
@@ -136,6 +137,17 @@ def repair_untold_failure(manager: types.Manager) -> taskflow_flow.Flow:
     return linear_flow.Flow('repair_untold_failure').add(
         audit_steps.LookAgain(manager),
         audit_failures.TellFailure(manager))
+
+
+def repair_endless_event(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for a server whose actions do not end.
+
+    1. see whether that is still so
+    2. end what is open of them
+    """
+    return linear_flow.Flow('repair_endless_event').add(
+        audit_steps.LookAgain(manager),
+        audit_events.EndEvents(manager))
 
 
 def repair_orphan_allocation(manager: types.Manager) -> taskflow_flow.Flow:
@@ -253,7 +265,8 @@ def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
     asking = (repair_lost_build, repair_lost_move, repair_stuck_build,
               repair_stuck_move, repair_stuck_live_migration)
     others = (end_lost_build, end_lost_move, repair_stuck_resize,
-              repair_untold_failure, repair_orphan_allocation,
+              repair_untold_failure, repair_endless_event,
+              repair_orphan_allocation,
               repair_misplaced_allocation, repair_orphan_mapping,
               repair_endless_migration, repair_stale_binding,
               repair_orphan_port, repair_orphan_accelerator,

@@ -52,15 +52,18 @@ class TellFailure(audit_steps.Look):
                 return
             owner = audit_steps.context_of(cctxt, instance,
                                            details['request_id'])
-            exc = _error(uuid, details['action'])
+            exc = error(uuid, details['action'])
             moves.close_events(owner, uuid, exc, of_computes=True)
             base.while_handling(
                 exc, compute_utils.add_instance_fault_from_exc, owner,
                 instance, exc)
 
 
-def _error(uuid: str, action: str) -> exception.NovaException:
+def error(uuid: str, action: str) -> exception.NovaException:
+    """Why an action has failed whose compute has not said that."""
     if action == instance_actions.CREATE:
         return exception.BuildAbortException(instance_uuid=uuid,
                                              reason=_SILENT)
+    if action == instance_actions.DELETE:
+        return exception.InstanceTerminationFailure(reason=_SILENT)
     return exception.MigrationError(reason=_SILENT)

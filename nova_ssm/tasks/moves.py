@@ -93,12 +93,16 @@ def close_events(context: types.Context, uuid: str,
                                             of_computes)}
     for name in sorted(names):
         if exc is None:
-            _close(context, uuid, name)
+            close_event(context, uuid, name)
         else:
-            base.while_handling(exc, _close, context, uuid, name)
+            base.while_handling(exc, close_event, context, uuid, name)
 
 
-def _close(context: types.Context, uuid: str, name: str) -> None:
+def close_event(context: types.Context, uuid: str, name: str) -> None:
+    """Close an event of this request: with the error that is being handled.
+
+    :param context: targeted at the cell of the server
+    """
     _, exc, traceback = sys.exc_info()
     try:
         objects.InstanceActionEvent.event_finish_with_failure(

@@ -98,6 +98,29 @@ def untold_failure(cloud):
     return server
 
 
+def endless_event(cloud):
+    server = cloud.server()
+    with cloud.at('cell1') as context:
+        context.request_id = cloud.action(server)
+        event = objects.InstanceActionEvent.event_start(
+            context, server, 'compute_prep_resize', host='host2')
+    for table, column, value in (
+            ('instance_actions_events', 'id', event.id),
+            ('instance_actions', 'instance_uuid', server)):
+        cloud.backdate('cell1', table, column, value, cloud_module.LONG,
+                       also=('start_time',))
+    return server
+
+
+def is_shown_as_failed(cloud, server):
+    with cloud.at('cell1') as context:
+        [action] = objects.InstanceActionList.get_by_instance_uuid(
+            context, server)
+        [event] = objects.InstanceActionEventList.get_by_action(context,
+                                                                action.id)
+    return (action.message, event.result) == ('Error', 'Error')
+
+
 def cut_short(cloud):
     """Its source was started again."""
     server = cloud.server()
@@ -217,6 +240,7 @@ DAMAGES = {
     stuck_resize: lambda cloud, one: (
         is_in_error(cloud, one) and set(cloud.placement.held) == {one}),
     untold_failure: is_in_error,
+    endless_event: is_shown_as_failed,
     cut_short: is_ended_and_given_back,
     orphan_allocation: lambda cloud, one: not cloud.placement.held,
     given_back: lambda cloud, one: set(cloud.placement.held) == {one},
