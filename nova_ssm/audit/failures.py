@@ -26,8 +26,9 @@ from nova_ssm.audit import survey as survey_module
 
 UNTOLD = 'untold-failure'
 
-#: The actions that a conductor begins, and a compute may end without a word.
-_ACTIONS = (instance_actions.CREATE, *moves.REQUESTS)
+#: The actions that a compute may end without a word.
+_ACTIONS = (instance_actions.CREATE, instance_actions.DELETE,
+            *moves.REQUESTS)
 
 _Survey = survey_module.Survey
 
@@ -38,7 +39,7 @@ def untold(survey: _Survey, only: Collection[str] | None = None
 
     A compute that is started again puts the servers into ERROR that it was
     building. One whose live migration fails behind its first step tells
-    nobody.
+    nobody. One that fails to delete a server says so last of all.
 
     :param only: these servers
     """

@@ -23,6 +23,7 @@ from taskflow import states as taskflow_states
 from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import moves
+from nova_ssm.audit import resizes
 from nova_ssm.audit import survey as survey_module
 from nova_ssm.engine import queries
 
@@ -136,7 +137,7 @@ def migrations(survey: _Survey, only: Collection[str] | None = None
                 cut or untold or not living or
                 _is_forgotten(migration, living)):
             continue
-        there = cut and living[0].host == migration.dest_compute
+        gone = cut and living[0].host == migration.dest_compute
         yield findings.Finding(
             kind=MIGRATION, subject=migration.uuid, server=server,
             project=living[0].project_id if living else migration.project_id,
@@ -146,12 +147,13 @@ def migrations(survey: _Survey, only: Collection[str] | None = None
             why='the server is in no task any more, and nobody ended it'
                 if living else 'the server was deleted on the way',
             remedy='end it, and give the server back what it held'
-                   if living and not there else 'end it, free what it holds',
+                   if living and not gone else 'end it, free what it holds',
             safe=cut or untold or not living,
             state=(migration.status, survey_module.touched(migration),
                    *((record.host, record.vm_state) for record in living)),
             details={'group': migration.uuid, 'server': server,
-                     'cell': cell.uuid, 'there': there,
+                     'cell': cell.uuid,
+                     'there': gone and migration.is_live_migration,
                      'computes': _computes(migration) if cut else []})
 
 
@@ -164,25 +166,30 @@ def _computes(migration: Any) -> list[str]:
 
 def _is_cut_short(survey: _Survey, migration: Any, living: list[Any],
                   cell: Any) -> bool:
-    """Whether the source of a move was started again on the way.
+    """Whether a compute has taken the server out of a move, and no more.
 
-    It takes its servers out of MIGRATING and RESIZE_PREP then, and leaves the
-    migration records that are not running. If the destination of a live
-    migration was done by then, the server is there.
+    One that is started again takes its servers out of MIGRATING, RESIZE_PREP
+    and RESIZE_MIGRATING, and leaves the migration records that are not
+    running. If the destination of a live migration was done by then, the
+    server is there. One that fails at a resize puts the server into ERROR
+    first; then the database may be away.
     """
     if len(living) != 1 or living[0].task_state is not None:
         return False
     record, source = living[0], migration.source_compute
     if migration.is_live_migration:
         hosts, going_on, calls = [source, migration.dest_compute], _GOES_ON, 1
-    elif migration.status == 'pre-migrating':
+    elif record.vm_state == vm_states.ERROR:
+        hosts, going_on, calls = [source, migration.dest_compute], (
+            vm_states.ERROR,), _CALLS
+    else:
         # Its destination asks for more, one by one, before it sends it on.
         hosts, going_on, calls = [source], _RESIZED, _CALLS
-    else:
-        return False
     return (record.vm_state in going_on and record.host in hosts and
             all(builds.has_given_up(row, calls)
                 for row in (migration, record)) and
+            (migration.is_live_migration or
+             resizes.is_let_go(survey, migration, record, cell)) and
             not _is_reset(survey, record.uuid, cell))
 
 

@@ -23,16 +23,22 @@ from nova import objects
 
 from nova_ssm.audit import builds
 from nova_ssm.audit import findings
+from nova_ssm.audit import moves
 from nova_ssm.audit import survey as survey_module
 
 STUCK = 'stuck-resize'
 
-#: The event that a destination opens as its last deed in a resize.
+#: The events of a resize: its destination prepares it, its source sends it
+#: on, its destination finishes it.
+_PREPARES = 'compute_prep_resize'
+_SENDS = 'compute_resize_instance'
 _FINISHES = 'compute_finish_resize'
 #: In these a server is on its way.
 _STATES = (task_states.RESIZE_PREP, task_states.RESIZE_MIGRATING,
            task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH)
 _ACTIONS = (instance_actions.RESIZE, instance_actions.MIGRATE)
+#: The types of migration records that resizes have.
+_TYPES = ('resize', 'migration')
 
 _Survey = survey_module.Survey
 
@@ -93,6 +99,43 @@ def _look(record: Any, context: Any, cell: Any
             % record.host,
             'put it into ERROR with a fault, as Nova does if it cannot be '
             'finished, end the migration')
+
+
+def is_let_go(survey: _Survey, migration: Any, record: Any,
+              cell: Any) -> bool:
+    """Whether no compute is at a resize, whose server is in no task.
+
+    Who comes to it later sees that, and does nothing with the guest.
+
+    :param record: of the server
+    """
+    if migration.cross_cell_move or (
+            migration.migration_type not in _TYPES):
+        return False
+    return migration.status == 'pre-migrating' or any(survey.in_cells(
+        functools.partial(_is_let_go, migration, record), [cell]))
+
+
+def _is_let_go(migration: Any, record: Any, context: Any,
+               cell: Any) -> Iterator[bool]:
+    actions = objects.InstanceActionList.get_by_instance_uuid(
+        context, record.uuid, limit=1)
+    if not actions or actions[0].action not in _ACTIONS:
+        return
+    began = survey_module.seconds(actions[0].start_time)
+    if survey_module.seconds(migration.created_at) < began - moves.SKEW:
+        return      # it is one of before
+    results = {event.event: event.result
+               for event in objects.InstanceActionEventList.get_by_action(
+                   context, actions[0].id)}
+    # The source itself has ended its part; or it was started again in it,
+    # since no destination took the task state away that failed behind its
+    # word to it.
+    sent = results.get(_SENDS) is not None or (
+        results.get(_PREPARES) == 'Success')
+    finishing = _FINISHES in results and results[_FINISHES] is None
+    yield ((record.host != migration.source_compute or sent) and
+           (record.host != migration.dest_compute or not finishing))
 
 
 def _has_failed(events: Collection[Any]) -> bool:

@@ -67,6 +67,18 @@ def test_an_interrupted_build_is_told_of(cloud, host):
     assert not untold(cloud)
 
 
+def test_a_deletion_that_failed_in_silence_is_told_of(cloud):
+    """The database was away when its compute would have said why."""
+    server = interrupted(cloud, instance_actions.DELETE)
+    [finding] = untold(cloud).values()
+    assert (finding.subject, finding.safe) == (server, True)
+    tell(cloud, finding)
+    [message] = cloud.faults(server)
+    assert message.startswith('Failed to terminate instance: nova-compute')
+    assert test_builds.results(cloud, server) == ['Error']
+    assert not untold(cloud)
+
+
 def test_the_conductors_find_it_by_themselves(cloud):
     server = interrupted(cloud)
     test_builds.written(cloud, server, 100)

@@ -275,7 +275,7 @@ def test_a_resize_whose_source_was_started_again_is_ended(cloud, vm_state):
 
 @pytest.mark.parametrize('values', (
     {'age': 205}, {'status': 'migrating'}, {'host': 'host2'},
-    {'vm_state': vm_states.ERROR}, {'vm_state': vm_states.RESIZED}))
+    {'vm_state': vm_states.RESIZED}, {'vm_state': vm_states.SUSPENDED}))
 def test_a_resize_that_a_compute_may_be_at_is_not(cloud, values):
     cut_resize(cloud, **values)
     assert not any(one.safe for one in migrations(cloud).values())
@@ -286,6 +286,85 @@ def test_a_resize_whose_server_people_have_reset_is_asked_about(cloud):
     cloud.action(server, instance_actions.RESET_STATE, age=400)
     [finding] = migrations(cloud).values()
     assert not finding.safe
+
+
+def happened(cloud, server, **results):
+    """The events of the computes in the last action, and how they ended."""
+    with cloud.at('cell1') as context:
+        [action] = objects.InstanceActionList.get_by_instance_uuid(
+            context, server, limit=1)
+        context.request_id = action.request_id
+        for name, result in results.items():
+            name = 'compute_' + name
+            objects.InstanceActionEvent.event_start(
+                context, server, name, want_result=False, host='host1')
+            if result:
+                objects.InstanceActionEvent.event_finish_with_failure(
+                    context, server, name, want_result=False,
+                    exc_tb='no' if result == 'Error' else None)
+
+
+PREPARED, SENT = {'prep_resize': 'Success'}, {'resize_instance': 'Error'}
+AT_SOURCE = {'prep_resize': 'Error', 'resize_instance': None}
+
+
+@pytest.mark.parametrize('status, vm_state, happens', (
+    ('pre-migrating', vm_states.ERROR, {}),
+    ('migrating', vm_states.ERROR, PREPARED),
+    ('migrating', vm_states.ERROR, SENT),
+    ('migrating', vm_states.ACTIVE, PREPARED),
+    ('post-migrating', vm_states.STOPPED, {**PREPARED,
+                                           'resize_instance': None})))
+def test_a_resize_that_a_compute_has_left_at_its_source_is_ended(
+        cloud, status, vm_state, happens):
+    """In ERROR, when the database went away; or it was started again."""
+    server, uuid, nodes = cut_resize(cloud, status, vm_state=vm_state)
+    happened(cloud, server, **happens)
+    [finding] = migrations(cloud).values()
+    assert (finding.subject, finding.safe) == (uuid, True)
+    end(cloud, finding)
+    assert status_of(cloud, uuid) == 'error'
+    assert {one: set(held) for one, held in cloud.placement.held.items()} == {
+        server: {nodes[0]}}
+    assert cloud.record(server).vm_state == vm_state
+    assert not migrations(cloud)
+
+
+@pytest.mark.parametrize('happens', (
+    PREPARED, SENT, {**PREPARED, 'finish_resize': 'Error'}))
+def test_one_in_error_at_its_destination_stays_there(cloud, happens):
+    server, uuid, nodes = cut_resize(cloud, 'post-migrating', host='host2',
+                                     vm_state=vm_states.ERROR)
+    happened(cloud, server, **happens)
+    [finding] = migrations(cloud).values()
+    assert (finding.subject, finding.safe) == (uuid, True)
+    end(cloud, finding)
+    assert status_of(cloud, uuid) == 'error'
+    assert {one: set(held) for one, held in cloud.placement.held.items()} == {
+        server: {nodes[1]}}
+
+
+@pytest.mark.parametrize('values, happens', (
+    ({'vm_state': vm_states.ERROR, 'age': 205}, PREPARED),
+    ({'vm_state': vm_states.ERROR}, AT_SOURCE),
+    ({'vm_state': vm_states.ACTIVE}, AT_SOURCE),
+    ({'vm_state': vm_states.ERROR}, {'prep_resize': None}),
+    ({'vm_state': vm_states.ERROR, 'host': 'host3'}, PREPARED),
+    ({'vm_state': vm_states.ERROR, 'host': 'host2'},
+     {**PREPARED, 'finish_resize': None}),
+    ({'vm_state': vm_states.ACTIVE, 'host': 'host2'}, PREPARED)))
+def test_one_that_a_compute_may_send_on_or_finish_is_not(cloud, values,
+                                                         happens):
+    server, *_ = cut_resize(cloud, 'migrating', **values)
+    happened(cloud, server, **happens)
+    assert not any(one.safe for one in migrations(cloud).values())
+
+
+def test_nor_is_one_of_an_earlier_action(cloud):
+    server, *_ = cut_resize(cloud, 'migrating', vm_state=vm_states.ERROR)
+    cloud.action(server, age=300)
+    happened(cloud, server, **PREPARED)
+    assert not any(one.safe for one in migrations(cloud).values())
 
 
 # -- moves whose flow could not undo what it had done ------------------------
