@@ -48,7 +48,8 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
     """Servers that were sent to a destination which has not begun to finish.
 
     It took the word for it, and died; or that was lost. What a destination has
-    begun may take it hours. And servers whose compute has put them into ERROR,
+    begun may take it hours, and nothing shows whether it was started again:
+    that is for people to say. And servers whose compute has put them into ERROR,
     and left their task state: it does so if another one takes that away.
 
     :param only: these servers
@@ -86,19 +87,40 @@ def _look(record: Any, context: Any, cell: Any
                 'its compute has failed, and has left the task state',
                 'take the task state off it')
         return
+    yield from _look_at_destination(record, cell, actions[0], events, moved)
+
+
+def _look_at_destination(record: Any, cell: Any, action: Any,
+                         events: Collection[Any], moved: Collection[Any]
+                         ) -> Iterator[findings.Finding]:
     waiting = [one for one in moved if one.status == 'post-migrating' and
                one.dest_compute == record.host]
-    if (len(waiting) == 1 and
-            record.task_state == task_states.RESIZE_MIGRATED and
-            not any(event.event == _FINISHES for event in events)):
-        yield _finding(
-            record, cell, actions[0], waiting[0].uuid,
-            'server %s was sent to %s by migration %s, and nobody finishes '
-            'that' % (record.uuid, record.host, waiting[0].uuid),
-            'compute %s died when it was told, or the word to it was lost'
-            % record.host,
-            'put it into ERROR with a fault, as Nova does if it cannot be '
-            'finished, end the migration')
+    begun = any(event.event == _FINISHES for event in events)
+    if len(waiting) != 1:
+        return
+    if record.task_state == task_states.RESIZE_MIGRATED and not begun:
+        safe = True
+        why = ('compute %s died when it was told, or the word to it was lost'
+               % record.host)
+    elif (record.task_state == task_states.RESIZE_FINISH and
+            _is_patient(record)):
+        safe = False
+        why = ('compute %s died at it, or is at it still: it cannot be told'
+               % record.host)
+    else:
+        return
+    yield _finding(
+        record, cell, action, waiting[0].uuid,
+        'server %s was sent to %s by migration %s, and nobody finishes '
+        'that' % (record.uuid, record.host, waiting[0].uuid), why,
+        'put it into ERROR with a fault, as Nova does if it cannot be '
+        'finished, end the migration', safe)
+
+
+def _is_patient(record: Any) -> bool:
+    """Whether most destinations would have finished by now."""
+    return (survey_module.touched(record) or 0) <= (
+        survey_module.now() - moves.PATIENCE)
 
 
 def is_let_go(survey: _Survey, migration: Any, record: Any,
@@ -146,11 +168,12 @@ def _has_failed(events: Collection[Any]) -> bool:
 
 
 def _finding(record: Any, cell: Any, action: Any, migration: str | None,
-             what: str, why: str, remedy: str) -> findings.Finding:
+             what: str, why: str, remedy: str, safe: bool = True
+             ) -> findings.Finding:
     return findings.Finding(
         kind=STUCK, subject=record.uuid, server=record.uuid,
         project=record.project_id, since=survey_module.touched(record),
-        what=what, why=why, remedy=remedy, safe=True,
+        what=what, why=why, remedy=remedy, safe=safe,
         state=(record.vm_state, record.task_state, record.host,
                survey_module.touched(record), migration),
         details={'group': record.uuid, 'cell': cell.uuid,

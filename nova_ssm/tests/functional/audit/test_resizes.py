@@ -72,6 +72,21 @@ def test_one_that_a_compute_may_be_at_is_not(cloud, values):
     assert not stuck(cloud)
 
 
+@pytest.mark.parametrize(('age', 'found'), ((700, [False]), (500, [])))
+def test_one_whose_destination_died_at_it_is_asked_about(cloud, age, found):
+    """Nova leaves it so when that is started again; or it is still at it."""
+    server, uuid = sent(cloud, age=age, began=True,
+                        task_state=task_states.RESIZE_FINISH)
+    assert [one.safe for one in stuck(cloud).values()] == found
+    for finding in stuck(cloud).values():
+        assert finding.details['computes'] == ['host2']
+        end(cloud, finding)
+        record = cloud.record(server)
+        assert (record.vm_state, record.task_state) == ('error', None)
+        assert set(cloud.placement.held) == {server}
+    assert not stuck(cloud)
+
+
 @pytest.mark.parametrize(('result', 'found'), (('Error', True),
                                                ('Success', False),
                                                (None, False)))
