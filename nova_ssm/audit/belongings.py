@@ -12,10 +12,11 @@
 
 """What other services keep for servers that do not need it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 import functools
 from typing import Any
 
+from nova.compute import vm_states
 from nova.network import constants
 from nova import objects
 from oslo_utils import timeutils
@@ -27,6 +28,7 @@ from nova_ssm.audit import services
 from nova_ssm.audit import survey as survey_module
 
 BINDING, PORT = 'stale-binding', 'orphan-port'
+MISPLACED = 'misplaced-binding'
 ACCELERATOR, ATTACHMENT = 'orphan-accelerator', 'orphan-attachment'
 
 #: Whose ports are those of servers, of whatever zone.
@@ -43,26 +45,60 @@ def bindings(survey: _Survey, only: Collection[str] | None = None) -> _Found:
 
     :param only: these servers
     """
-    moved = _moved(survey, only)
-    records = survey.records(moved, deleted=False)
-    owned = survey.owned(moved)
-    for uuid, hosts in sorted(moved.items()):
-        known = records.get(uuid, [])
-        if len(known) != 1 or uuid in owned:
-            continue
-        record, cell = known[0]
-        if (not allocations.is_settled(survey, record) or
-                allocations.is_moving(survey, uuid, cell)):
-            continue
+    # Other moves bind the ports to one host after the other.
+    moved = _moved(survey, only, lambda one: (one.is_live_migration or
+                                              one.cross_cell_move))
+    for record, cell in _settled(survey, moved):
         stale = survey.ask('neutron', functools.partial(
-            _stale, survey, uuid, hosts - {record.host}))
+            _stale, survey, record.uuid, moved[record.uuid] - {record.host}))
         if stale:
             yield _binding(record, cell, stale)
 
 
-def _moved(survey: _Survey,
-           only: Collection[str] | None) -> dict[str, set[str]]:
-    """Of the servers that were moved the hosts of that."""
+def misplaced(survey: _Survey, only: Collection[str] | None = None) -> _Found:
+    """Ports that a move has left active where their server is not.
+
+    The guest of one that was live migrated may be there, too: then only
+    people can tell.
+
+    :param only: these servers
+    """
+    moved = _moved(survey, only, lambda one: not one.cross_cell_move)
+    for record, cell in _settled(survey, moved):
+        if record.vm_state == vm_states.ERROR:
+            continue    # it may be anywhere
+        hosts = moved[record.uuid] - {record.host}
+        away = survey.ask('neutron', functools.partial(
+            _away, survey, record, hosts)) if hosts else []
+        if away:
+            yield _misplaced(
+                record, cell, away, safe=all(map(_is_plain, away)) and
+                not any(survey.in_cells(functools.partial(
+                    _may_run, record.uuid, {one['host'] for one in away}),
+                    [cell])))
+
+
+def _settled(survey: _Survey, moved: Collection[str]
+             ) -> Iterator[tuple[Any, Any]]:
+    """Those of some servers that are at rest, and nobody moves."""
+    records = survey.records(moved, deleted=False)
+    owned = survey.owned(moved)
+    for uuid in sorted(moved):
+        known = records.get(uuid, [])
+        if len(known) != 1 or uuid in owned:
+            continue
+        record, cell = known[0]
+        if (allocations.is_settled(survey, record) and
+                not allocations.is_moving(survey, uuid, cell)):
+            yield record, cell
+
+
+def _moved(survey: _Survey, only: Collection[str] | None,
+           wanted: Callable[[Any], bool]) -> dict[str, set[str]]:
+    """Of the servers that were moved the hosts of that.
+
+    :param wanted: which migrations count
+    """
     filters: dict[str, Any] = {'status': list(allocations.OVER)}
     if only is None and not survey.thorough:
         # Of those that went well the computes themselves unbind the ports.
@@ -80,8 +116,7 @@ def _moved(survey: _Survey,
 
     found: dict[str, set[str]] = {}
     for migration in survey.in_cells(work):
-        # Other moves bind the ports to one host after the other.
-        if migration.is_live_migration or migration.cross_cell_move:
+        if wanted(migration):
             found.setdefault(migration.instance_uuid, set()).update(
                 {migration.source_compute, migration.dest_compute} - {None})
     return found
@@ -96,6 +131,69 @@ def _stale(survey: _Survey, uuid: str,
                 yield {'port': port['id'], 'host': host,
                        'vnic_type': found.get('vnic_type'),
                        'profile': found.get('profile')}
+
+
+def _away(survey: _Survey, record: Any,
+          hosts: Collection[str]) -> Iterator[dict[str, Any]]:
+    for port in services.ports(survey.context, device_id=record.uuid):
+        host = port.get(constants.BINDING_HOST_ID)
+        if host is None or host not in hosts:
+            continue
+        found = services.binding(survey.context, port['id'], host)
+        if found is not None and found.get('status') == 'ACTIVE':
+            yield {'port': port['id'], 'host': host,
+                   'vnic_type': found.get('vnic_type'),
+                   'profile': {name: value for name, value in
+                               (found.get('profile') or {}).items()
+                               if name != constants.MIGRATING_ATTR},
+                   'there': services.binding(survey.context, port['id'],
+                                             record.host) is not None}
+
+
+def _is_plain(one: dict[str, Any]) -> bool:
+    """Whether a port can be bound to another host as it is bound to one.
+
+    One that is bound there already can. Devices and what placement has given
+    to a port belong to its host.
+    """
+    return one['there'] or (one['vnic_type'] == 'normal' and
+                            not one['profile'])
+
+
+def _may_run(uuid: str, hosts: Collection[str], context: Any,
+             _cell: Any) -> Iterator[bool]:
+    """Whether the guest of a server may run on one of some hosts.
+
+    The last move that had to do with such a host was a live migration: the
+    guest may be there, and its record not. A resize has powered it off.
+    """
+    last: dict[str, Any] = {}
+    for migration in sorted(objects.MigrationList.get_by_filters(
+            context, {'instance_uuid': uuid}), key=lambda one: one.id):
+        for host in (migration.source_compute, migration.dest_compute):
+            last[host] = migration
+    for host in hosts:
+        yield host not in last or last[host].migration_type not in (
+            'resize', 'migration')
+
+
+def _misplaced(record: Any, cell: Any, away: list[dict[str, Any]],
+               safe: bool) -> findings.Finding:
+    hosts = ', '.join(sorted({one['host'] for one in away}))
+    return findings.Finding(
+        kind=MISPLACED, subject=record.uuid, server=record.uuid,
+        project=record.project_id, since=survey_module.touched(record),
+        what='server %s is on %s, but its ports are active on %s' % (
+            record.uuid, record.host, hosts),
+        why='a move of it has ended in between' if safe else
+            'a move of it has ended in between, and its guest, or a device '
+            'of a port, may be there',
+        remedy='bind these ports to the host of the server', safe=safe,
+        state=(record.host, record.vm_state, record.task_state,
+               *sorted((one['port'], one['host'], one['there'])
+                       for one in away)),
+        details={'group': record.uuid, 'server': record.uuid,
+                 'cell': cell.uuid, 'host': record.host, 'bindings': away})
 
 
 def _binding(record: Any, cell: Any,

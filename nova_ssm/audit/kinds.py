@@ -81,6 +81,8 @@ KINDS = {kind.name: kind for kind in (
           records.migrations, quick=True),
     _kind(belongings.BINDING, 'ports that are bound to hosts where their '
           'server is not', belongings.bindings, quick=True),
+    _kind(belongings.MISPLACED, 'ports that are active on hosts where their '
+          'server is not', belongings.misplaced, quick=True),
     _kind(belongings.PORT, 'ports of servers that are no more',
           belongings.ports),
     _kind(belongings.ACCELERATOR, 'accelerator requests without a server',

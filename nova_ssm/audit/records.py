@@ -176,15 +176,16 @@ def _is_cut_short(survey: _Survey, migration: Any, living: list[Any],
     """
     if len(living) != 1 or living[0].task_state is not None:
         return False
-    record, source = living[0], migration.source_compute
-    if migration.is_live_migration:
-        hosts, going_on, calls = [source, migration.dest_compute], _GOES_ON, 1
-    elif record.vm_state == vm_states.ERROR:
-        hosts, going_on, calls = [source, migration.dest_compute], (
-            vm_states.ERROR,), _CALLS
-    else:
+    record = living[0]
+    hosts = [migration.source_compute, migration.dest_compute]
+    going_on: tuple[str, ...] = _GOES_ON
+    calls = 1
+    if not migration.is_live_migration:
         # Its destination asks for more, one by one, before it sends it on.
-        hosts, going_on, calls = [source], _RESIZED, _CALLS
+        calls = _CALLS
+        going_on = (*_RESIZED, vm_states.ERROR)
+        if record.vm_state != vm_states.ERROR:
+            hosts = [migration.source_compute]
     return (record.vm_state in going_on and record.host in hosts and
             all(builds.has_given_up(row, calls)
                 for row in (migration, record)) and

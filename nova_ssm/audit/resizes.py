@@ -49,8 +49,9 @@ def stuck(survey: _Survey, only: Collection[str] | None = None
 
     It took the word for it, and died; or that was lost. What a destination has
     begun may take it hours, and nothing shows whether it was started again:
-    that is for people to say. And servers whose compute has put them into ERROR,
-    and left their task state: it does so if another one takes that away.
+    that is for people to say. And servers whose compute has put them into
+    ERROR, and left their task state: it does so if another one takes that
+    away.
 
     :param only: these servers
     """

@@ -66,6 +66,19 @@ def bind(context: Any, port: str, was: dict[str, Any]) -> None:
                            if was.get(name) is not None}})
 
 
+def bind_there(context: Any, port: str, wanted: dict[str, Any]) -> None:
+    """Let a port be active on a host, and nowhere else.
+
+    :param wanted: the host, and how the port is bound to it if it is not
+    """
+    there = binding(context, port, wanted['host'])
+    if there is None:
+        bind(context, port, wanted)
+    if there is None or there.get('status') != 'ACTIVE':
+        neutron.get_client(context, admin=True).activate_port_binding(
+            port, wanted['host'])
+
+
 def change_port(context: Any, port: str, values: dict[str, Any]) -> None:
     """Write values of a port."""
     neutron.get_client(context, admin=True).update_port(

@@ -216,6 +216,23 @@ def repair_stale_binding(manager: types.Manager) -> taskflow_flow.Flow:
         audit_belongings.CheckMoving(manager))
 
 
+def repair_misplaced_binding(manager: types.Manager) -> taskflow_flow.Flow:
+    """What is done for ports that are active where their server is not.
+
+    1. see whether that is still so
+    2. put down what the bindings are
+    3. let the ports be active on the host of the server
+    4. remove the bindings
+    5. see that nobody moves the server
+    """
+    return linear_flow.Flow('repair_misplaced_binding').add(
+        audit_steps.LookAgain(manager),
+        audit_belongings.Keep(manager),
+        audit_belongings.MoveBindings(manager),
+        audit_belongings.RemoveBindings(manager),
+        audit_belongings.CheckMoving(manager))
+
+
 def repair_orphan_port(manager: types.Manager) -> taskflow_flow.Flow:
     """What is done for a port whose server is no more.
 
@@ -269,6 +286,7 @@ def flow_types(manager: types.Manager, inquiry: certainty.Inquiry
               repair_orphan_allocation,
               repair_misplaced_allocation, repair_orphan_mapping,
               repair_endless_migration, repair_stale_binding,
+              repair_misplaced_binding,
               repair_orphan_port, repair_orphan_accelerator,
               repair_orphan_attachment)
     return [registry.FlowType(

@@ -53,6 +53,41 @@ class Keep(base.NovaTask):
         return result is not None
 
 
+class MoveBindings(base.NovaTask):
+    """Let ports be active on the host of their server.
+
+    Where they were active they stay bound, and are not active.
+
+    Reversion strategy: let them be active where they were.
+    Recovery: do it again; what is active there already stays so.
+    """
+
+    reversion = 'let the ports be active where they were'
+
+    def execute(self, held: types.Properties | None) -> None:
+        if held is None:
+            return
+        context = nova_context.get_admin_context()
+        for one in held['bindings']:
+            if services.binding(context, one['port'], one['host']) is None:
+                continue        # somebody has bound it anew
+            services.bind_there(context, one['port'],
+                                {**one, 'host': held['host']})
+
+    def revert(self, held: types.Properties | None, result: Any,
+               flow_failures: types.Failures) -> None:
+        if held is None:
+            return
+        context = nova_context.get_admin_context()
+        for one in held['bindings']:
+            if services.binding(context, one['port'], one['host']) is None:
+                continue
+            services.bind_there(context, one['port'], one)
+            if not one['there']:
+                self.manager.network_api.delete_port_binding(
+                    context, one['port'], held['host'])
+
+
 class RemoveBindings(base.NovaTask):
     """Remove bindings of ports to hosts where their server is not.
 

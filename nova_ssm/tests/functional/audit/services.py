@@ -52,7 +52,7 @@ class Services:
         """Let each change be a place where a conductor may die."""
         for service, names in (
                 (self.neutron, ('create_port_binding', 'delete_port_binding',
-                                'update_port')),):
+                                'activate_port_binding', 'update_port')),):
             for name in names:
                 setattr(service, name, self._stepping(
                     getattr(service, name), name))

@@ -94,6 +94,95 @@ def test_a_binding_that_works_is_not_stale(cloud):
     assert not found(cloud, belongings.BINDING)
 
 
+# -- bindings that are active elsewhere ------------------------------------
+
+def elsewhere(cloud, status='confirmed', profile=None, bound=False, live=None,
+              **values):
+    """A server whose port is active where it was before it was resized."""
+    server = cloud.server(**values)
+    cloud.migration(server, status, source_compute='host2',
+                    dest_compute='host1')
+    if live:
+        cloud.migration(server, 'completed', source_compute=live,
+                        dest_compute='host1',
+                        migration_type='live-migration')
+    port = cloud.services.port(server, 'host2')
+    if profile:
+        cloud.services.neutron._port_bindings[port]['host2'][
+            'profile'] = profile
+    if bound:
+        cloud.services.bind(port, 'host1')
+    return server, port
+
+
+@pytest.mark.parametrize('values, safe', (
+    ({}, True), ({'bound': True}, True), ({'live': 'host3'}, True),
+    ({'profile': {'migrating_to': 'host1'}}, True),
+    ({'profile': {'pci_slot': '0'}}, False), ({'live': 'host2'}, False),
+    ({'profile': {'pci_slot': '0'}, 'bound': True}, True)))
+def test_a_port_that_is_active_elsewhere_is_bound_to_its_server(
+        cloud, values, safe):
+    server, port = elsewhere(cloud, **values)
+    assert found(cloud, belongings.MISPLACED) == {server: safe}
+    assert found(cloud, belongings.MISPLACED, {server}) == {server: safe}
+    test_repairs.post(cloud)
+    assert {state for _, state in cloud.run_posted()} == {'SUCCESS'}
+    assert cloud.services.hosts(port) == {'host1': 'ACTIVE'}
+    assert cloud.services.neutron._ports[port]['binding:host_id'] == 'host1'
+
+
+@pytest.mark.parametrize('values', (
+    {'vm_state': 'error'}, {'task_state': task_states.REBOOTING},
+    {'age': 1}, {'status': 'migrating'}, {'host': 'host2'},
+    {'vm_state': 'resized'}))
+def test_one_of_a_server_that_may_be_there_is_not(cloud, values):
+    elsewhere(cloud, **values)
+    assert not found(cloud, belongings.MISPLACED)
+
+
+def test_the_conductors_see_those_of_moves_that_have_failed_lately(cloud):
+    late = survey.LATELY.total_seconds()
+    servers = []
+    for ago, status in ((200, 'error'), (2 * late, 'error'),
+                        (200, 'confirmed')):
+        server, _port = elsewhere(cloud, status)
+        cloud.backdate('cell1', 'migrations', 'instance_uuid', server, ago,
+                       also=('updated_at',))
+        servers.append(server)
+    assert set(found(cloud, belongings.MISPLACED)) == set(servers)
+    assert [one.subject for one in belongings.misplaced(cloud.quick())] == (
+        servers[:1])
+
+
+def test_nor_is_one_on_a_host_of_which_no_move_tells(cloud):
+    server = cloud.server()
+    cloud.migration(server, 'error')
+    cloud.services.port(server, 'host3')
+    assert not found(cloud, belongings.MISPLACED)
+
+
+@pytest.mark.parametrize('bound', (False, True))
+def test_who_begins_to_move_meanwhile_has_them_as_they_were(
+        cloud, monkeypatch, bound):
+    server, port = elsewhere(cloud, bound=bound)
+    before = cloud.services.hosts(port)
+    test_repairs.post(cloud)
+    step = cloud.step
+
+    def begin(name):
+        step(name)
+        if name == 'delete_port_binding' and not queries.flows(
+                cloud.db, subject=server)[0].name.startswith('live'):
+            cloud.flow('live_migrate', server)
+
+    monkeypatch.setattr(cloud.services, '_step', begin)
+    cloud.sql("INSERT INTO ssm_workers VALUES "
+              "('a worker', 'h/1', 1, 1, 1, 1e12)")
+    [(_name, state)] = cloud.run_posted()
+    assert state == 'REVERTED'
+    assert cloud.services.hosts(port) == before
+
+
 def test_who_begins_to_move_meanwhile_has_the_bindings(cloud, monkeypatch):
     server = test_repairs.stale_binding(cloud)
     ports = list(cloud.services.neutron._ports)

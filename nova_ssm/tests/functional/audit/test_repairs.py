@@ -204,6 +204,14 @@ def stale_binding(cloud):
     return server
 
 
+def misplaced_binding(cloud):
+    server = cloud.server()
+    cloud.migration(server, 'error')
+    for _ in range(2):
+        cloud.services.port(server, 'host2')
+    return server
+
+
 def deleted_server(cloud):
     server = cloud.server()
     cloud.delete(server)
@@ -248,6 +256,9 @@ DAMAGES = {
     endless_migration: is_ended,
     misplaced: lambda cloud, one: len(cloud.placement.held[one]) == 1,
     stale_binding: lambda cloud, one: all(
+        cloud.services.hosts(port) == {'host1': 'ACTIVE'}
+        for port in cloud.services.neutron._ports),
+    misplaced_binding: lambda cloud, one: all(
         cloud.services.hosts(port) == {'host1': 'ACTIVE'}
         for port in cloud.services.neutron._ports),
     orphan_port: lambda cloud, one: (
