@@ -38,8 +38,9 @@ def untold(survey: _Survey, only: Collection[str] | None = None
     """Servers whose last action has failed, and that have no fault of it.
 
     A compute that is started again puts the servers into ERROR that it was
-    building. One whose live migration fails behind its first step tells
-    nobody. One that fails to delete a server says so last of all.
+    building, and takes those out of a resize that it was to leave. One whose
+    live migration fails behind its first step tells nobody. One that fails to
+    delete a server says so last of all.
 
     :param only: these servers
     """
@@ -55,7 +56,7 @@ def untold(survey: _Survey, only: Collection[str] | None = None
 
 def _candidates(survey: _Survey,
                 only: Collection[str] | None) -> Iterator[tuple[Any, Any]]:
-    """Servers in ERROR, and those whose live migration has failed."""
+    """Servers in ERROR, and those whose move has failed."""
     filters: dict[str, Any] = {'deleted': False}
     if only is not None:
         yield from survey.find(filters | {'uuid': sorted(only)})
@@ -63,12 +64,13 @@ def _candidates(survey: _Survey,
     yield from survey.find(filters | survey.lately() | {
         'vm_state': vm_states.ERROR})
     servers = {one.instance_uuid for one, _cell in survey.migrations(
-        _FAILED, migration_type='live-migration', **survey.lately())}
+        _FAILED, **survey.lately())
+        if one.migration_type != 'evacuation'}
     for found in survey.records(servers, deleted=False).values():
         yield from found
 
 
-#: What a live migration is in that has failed. One that its user has had
+#: What a move is in that has failed. A live migration that its user has had
 #: aborted is cancelled.
 _FAILED = ('error', 'failed')
 
@@ -103,13 +105,14 @@ def _look(survey: _Survey, record: Any, context: Any, cell: Any
 
 def _has_failed(context: Any, record: Any, action: Any,
                 began: float) -> bool:
-    """Whether the live migration of an action is over, and in vain."""
-    if action.action != instance_actions.LIVE_MIGRATION:
+    """Whether the move of an action is over, and in vain."""
+    if action.action not in moves.REQUESTS:
         return False
+    live = action.action == instance_actions.LIVE_MIGRATION
     newest = objects.MigrationList.get_by_filters(
         context, {'instance_uuid': record.uuid}, sort_keys=['id'],
         sort_dirs=['desc'], limit=1)
-    return any(one.is_live_migration and one.status in _FAILED and
+    return any(one.is_live_migration == live and one.status in _FAILED and
                survey_module.seconds(one.created_at) >= began - moves.SKEW
                for one in newest)
 

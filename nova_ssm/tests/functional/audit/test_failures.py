@@ -136,6 +136,31 @@ def test_a_live_migration_that_failed_in_silence_is_told_of(cloud, status,
     assert not untold(cloud)
 
 
+@pytest.mark.parametrize('action', (instance_actions.RESIZE,
+                                    instance_actions.MIGRATE))
+def test_a_resize_that_its_source_has_let_go_of_is_told_of(cloud, action):
+    """It was started again, and the server is as it was before."""
+    server = cloud.server()
+    cloud.action(server, action, age=500)
+    cloud.migration(server, 'error', age=400)
+    [finding] = untold(cloud).values()
+    assert finding.subject == server
+    tell(cloud, finding)
+    assert cloud.record(server).vm_state == 'active'
+    assert len(cloud.faults(server)) == 1
+    assert not untold(cloud)
+
+
+@pytest.mark.parametrize('values', (
+    {'status': 'confirmed'}, {'status': 'reverted'}, {'age': 600},
+    {'migration_type': 'evacuation'}, {'migration_type': 'live-migration'}))
+def test_one_that_went_well_or_is_another_is_not(cloud, values):
+    server = cloud.server()
+    cloud.action(server, instance_actions.RESIZE, age=500)
+    cloud.migration(server, **{'status': 'error', 'age': 400, **values})
+    assert not untold(cloud)
+
+
 @pytest.mark.parametrize('status', ('completed', 'cancelled', 'running'))
 def test_one_that_went_well_or_was_aborted_is_not(cloud, status):
     migrated(cloud, status)
