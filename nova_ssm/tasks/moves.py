@@ -350,7 +350,9 @@ def was_told(context: types.Context, instance: types.Instance,
         context, instance.uuid)
     action = objects.InstanceAction.get_by_request_id(
         context, instance.uuid, context.request_id)
-    if fault is None or (action and fault.created_at < action.start_time):
+    # Both are written down to the second: a fault of the second in which the
+    # request came may be that of the one before. Better told twice.
+    if fault is None or (action and fault.created_at <= action.start_time):
         return False
     if fault.details and base.while_handling.__name__ not in fault.details:
         # It was put down by the compute that failed, not by us.

@@ -212,6 +212,8 @@ def test_a_user_is_told(live):
     (Fault(str(FULL), 1), task_states.MIGRATING, True),
     # That was an earlier request, or another failure.
     (Fault(str(FULL), -1), None, True),
+    # That may have been one, which was asked again within the second.
+    (Fault(str(FULL), 0), None, True),
     (Fault('another one', 1), None, True),
     # A compute had the same to say, and the server is not as it was yet.
     (Fault(str(FULL), 1, by='prep_snapshot_based_resize_at_dest'), None,
