@@ -89,8 +89,8 @@ def test_a_nova_that_no_patch_is_for(make, monkeypatch):
     assert make().nova().code is FAILURE
 
 
-@pytest.mark.parametrize('state', set(patching.State) - {
-    patching.State.APPLIED})
+@pytest.mark.parametrize('state', [
+    one for one in patching.State if one is not patching.State.APPLIED])
 def test_an_oslo_messaging_that_is_not_patched(make, monkeypatch, state):
     monkeypatch.setattr(patching, 'inspect', inspected(state))
     result = make().messaging()
