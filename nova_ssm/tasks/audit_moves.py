@@ -221,10 +221,7 @@ def _end_action(context: types.Context, uuid: str,
 
 def _add_fault(context: types.Context, instance: types.Instance,
                exc: BaseException) -> None:
-    latest = objects.InstanceFault.get_latest_for_instance(
-        context, instance.uuid)
-    told = compute_utils.exception_to_dict(exc)['message']
-    if latest is None or latest.message != told:
+    if moves.fault_of(context, instance.uuid, exc) is None:
         base.while_handling(
             exc, compute_utils.add_instance_fault_from_exc, context,
             instance, exc)

@@ -346,18 +346,32 @@ def was_told(context: types.Context, instance: types.Instance,
     """
     if instance.task_state is not None:
         return False
-    fault = objects.InstanceFault.get_latest_for_instance(
-        context, instance.uuid)
+    fault = fault_of(context, instance.uuid, exc)
+    # One without that was put down by the compute that failed, not by us.
+    return fault is not None and not (
+        fault.details and base.while_handling.__name__ not in fault.details)
+
+
+def fault_of(context: types.Context, uuid: str,
+             exc: BaseException) -> objects.InstanceFault | None:
+    """The fault that this failure of this request has left.
+
+    Who looks after a server has a request of its own: for him it is that of
+    the server's last action.
+    """
+    fault = objects.InstanceFault.get_latest_for_instance(context, uuid)
+    told = compute_utils.exception_to_dict(exc)['message']
+    if fault is None or fault.message != told:
+        return None
     action = objects.InstanceAction.get_by_request_id(
-        context, instance.uuid, context.request_id)
+        context, uuid, context.request_id)
+    actions = [action] if action else (
+        objects.InstanceActionList.get_by_instance_uuid(
+            context, uuid, limit=1))
     # Both are written down to the second: a fault of the second in which the
     # request came may be that of the one before. Better told twice.
-    if fault is None or (action and fault.created_at <= action.start_time):
-        return False
-    if fault.details and base.while_handling.__name__ not in fault.details:
-        # It was put down by the compute that failed, not by us.
-        return False
-    return fault.message == compute_utils.exception_to_dict(exc)['message']
+    return None if any(fault.created_at <= one.start_time
+                       for one in actions) else fault
 
 
 def tell(work: Callable[..., Any], context: types.Context,

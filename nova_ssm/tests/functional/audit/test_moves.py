@@ -239,6 +239,27 @@ def test_to_end_it_twice_is_to_end_it_once(cloud):
     assert len(cloud.faults(server)) == 1
 
 
+def test_each_of_two_lost_requests_is_told_of(cloud):
+    """They are lost in the same words, and that is no reason for silence."""
+    server, _ = ask(cloud, age=2 * cloud_module.LONG)
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    cloud.backdate('cell1', 'instance_faults', 'instance_uuid', server,
+                   1.5 * cloud_module.LONG)
+    cloud.action(server)
+    with cloud.at('cell1') as context:
+        record = objects.Instance.get_by_uuid(context, server)
+        record.task_state = task_states.RESIZE_PREP
+        record.save()
+    cloud.backdate('cell1', 'instances', 'uuid', server, cloud_module.LONG)
+    [finding] = lost(cloud).values()
+    end(cloud, finding)
+    end(cloud, finding)
+    first, second = cloud.faults(server)
+    assert first == second
+    assert not lost(cloud)
+
+
 @pytest.mark.parametrize('taken', (None, task_states.DELETING,
                                    task_states.RESIZE_MIGRATING))
 def test_one_that_somebody_has_taken_meanwhile_is_left(cloud, taken):

@@ -227,6 +227,19 @@ def test_a_user_is_told_once(live, fault, task_state, again):
         (UUID, 'compute_task', 'migrate_server', {})])
 
 
+@pytest.mark.parametrize('seconds, again', ((-1, True), (1, False)))
+def test_who_looks_after_a_server_tells_of_its_last_action(
+        live, monkeypatch, seconds, again):
+    action = types.SimpleNamespace(start_time=live_world.BEGAN)
+    monkeypatch.setattr(objects.InstanceAction, 'get_by_request_id',
+                        lambda *args: None)
+    monkeypatch.setattr(objects.InstanceActionList, 'get_by_instance_uuid',
+                        lambda *args, **kwargs: [action])
+    live.faults[UUID] = [Fault(str(FULL), seconds)]
+    live.server.task_state = None
+    assert bool(tell(live)) == again
+
+
 @pytest.mark.parametrize('task_state', (
     task_states.DELETING, task_states.REBOOTING))
 def test_a_server_that_its_user_works_on_is_left_alone(live, task_state):
