@@ -390,8 +390,10 @@ class EndAbandonedResizes(_EndMoves):
         told = [flow for flow in flows
                 if flow.state == taskflow_states.SUCCESS]
         prepared = untouched.prepared(request, uuid)
+        faults = objects.InstanceFaultList.get_by_instance_uuids(
+            request, [uuid])
         return len(told) == len(prepared) and all(
-            event.finish_time for event in prepared)
+            untouched.is_done(event, faults) for event in prepared)
 
     def _stays_away(self, request: types.Context,
                     instance: types.Instance) -> bool:

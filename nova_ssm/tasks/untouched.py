@@ -18,6 +18,8 @@ that says so, and puts the server into ERROR. But it does nothing with the
 guest: that is the source's part, which it tells by its very last deed.
 """
 
+from collections.abc import Iterable
+
 from nova.compute import power_state
 from nova.compute import vm_states
 from nova import objects
@@ -66,6 +68,20 @@ def prepared(request: types.Context, uuid: str
             if event.event == resize.PREP_EVENT]
 
 
+def is_done(event: objects.InstanceActionEvent,
+            faults: Iterable[objects.InstanceFault]) -> bool:
+    """Whether a destination has come to its end.
+
+    Nova ends only the first event of a name in a request, for all of them:
+    that the second destination has failed, only its fault shows.
+
+    :param faults: of the server
+    """
+    return event.finish_time is not None or any(
+        fault.host == event.host and fault.created_at >= event.start_time
+        for fault in faults)
+
+
 def was_unanswered(request: types.Context, uuid: str, since: float,
                    until: float) -> bool:
     """Whether it was a lost answer that the last destination failed of.
@@ -84,8 +100,10 @@ def was_unanswered(request: types.Context, uuid: str, since: float,
     since = max(since, survey.seconds(action.start_time))
     faults = objects.InstanceFaultList.get_by_instance_uuids(request, [uuid])
     last = max(faults, key=lambda fault: fault.id, default=None)
-    failed = {event.host for event in prepared(request, uuid)
-              if event.result == 'Error'}
+    events = prepared(request, uuid)
+    if any(event.result == 'Success' for event in events):
+        return False
+    failed = {event.host for event in events if is_done(event, faults)}
     return last is not None and last.host in failed and any(
         fault.host == last.host and
         fault.message == messaging.MessagingTimeout.__name__ and

@@ -174,9 +174,10 @@ class RefusedMove(Move):
             time.sleep(2)
             self._await(lambda: asked.is_over(self._cloud))
             if promise == operations.DONE and self._in_error():
-                self._await(lambda: not self._cloud.db(
-                    'SELECT uuid FROM nova_cell1.ssm_flows '
-                    'WHERE finished_at IS NULL'))
+                # Who looks after it waits for both computes, then watches
+                # whether the source begins.
+                self._await(lambda: not self._in_error(),
+                            2 * operations.PATIENCE)
         if promise == operations.FAULT:
             self._out_of_error(asked.server)
         return super().judge(asked, promise)

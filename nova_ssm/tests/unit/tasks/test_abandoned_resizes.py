@@ -178,6 +178,8 @@ def fault(world, message='MessagingTimeout', host='host1', at=None):
 def event(world, name=resize.PREP_EVENT, host='host1', result='Error'):
     made = live_world.Event(name, host)
     made.result, made.finish_time = result, result and 1
+    made.start_time = datetime.datetime.fromtimestamp(
+        world.journal.now, datetime.UTC)
     world.events[UUID].append(made)
 
 
@@ -261,6 +263,21 @@ def test_one_that_could_not_be_sent_on(unanswered):
     assert_restored(unanswered)
 
 
+def _second_destination(world, result):
+    """Nova ends the first event of a name for all that have it."""
+    world.journal.states.append('SUCCESS')
+    world.events[UUID][0].result = result
+    event(world, host='host2', result=None)
+
+
+def test_one_that_no_destination_was_answered(unanswered):
+    """The conductor died that had told the second one, and not the first."""
+    _second_destination(unanswered, 'Error')
+    fault(unanswered, host='host2')
+    look_at_resize(unanswered)
+    assert_restored(unanswered)
+
+
 def _later(change):
     def happen(world):
         # When it waits whether the source comes to it.
@@ -303,6 +320,10 @@ def _early_fault(world):
     lambda world: (event(world, host='host2', result=None),
                    world.journal.states.append('SUCCESS')),
     lambda world: world.journal.states.append('SUCCESS'),
+    # Another one has told the source.
+    lambda world: _second_destination(world, 'Success'),
+    lambda world: (_second_destination(world, 'Success'),
+                   fault(world, host='host2')),
     lambda world: world.journal.states.append('KILLED'),
     lambda world: setattr(world.server, 'power_state', power_state.SHUTDOWN),
     lambda world: setattr(world.server, 'power_state', power_state.NOSTATE),
