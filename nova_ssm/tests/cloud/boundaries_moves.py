@@ -40,6 +40,7 @@ class Move:
     :param flows: the flows that it is for
     """
 
+    kills = False
     _heeded: ClassVar[tuple[str, ...]] = settings.COMPUTES
 
     def __init__(self, it: cloud.Cloud, operation: moves_module.Operation,

@@ -103,6 +103,9 @@ class Operation(Protocol):
     flows: tuple[str, ...] | None
     #: What it comes to when nobody disturbs it: DONE or FAULT.
     promise: str
+    #: Whether it kills a conductor itself. What a compute was asking that
+    #: one gets no answer: it gives the server back, with a fault.
+    kills: bool
 
     def stage(self) -> contextlib.AbstractContextManager[Any]:
         """What it needs around all of its requests."""
@@ -155,6 +158,8 @@ class Stage(contextlib.ExitStack):
 
 class Build:
     """Boots a server, and deletes it."""
+
+    kills = False
 
     def __init__(self, it: cloud.Cloud, name: str = 'build',
                  promise: str = DONE, flows: tuple[str, ...] | None = None,
@@ -249,6 +254,7 @@ class Abandoned:
     """
 
     promise = DONE
+    kills = True
 
     def __init__(self, it: cloud.Cloud, inner: Operation,
                  flow: str) -> None:
