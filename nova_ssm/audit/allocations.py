@@ -20,6 +20,7 @@ from typing import Any
 from nova.compute import vm_states
 from nova import objects
 
+from nova_ssm.audit import builds
 from nova_ssm.audit import findings
 from nova_ssm.audit import survey as survey_module
 
@@ -37,6 +38,10 @@ _LEAVING = ('accepted', 'pre-migrating', 'done')
 _SETTLED = (vm_states.ACTIVE, vm_states.STOPPED, vm_states.PAUSED,
             vm_states.SUSPENDED, vm_states.ERROR, vm_states.RESCUED,
             vm_states.SHELVED)
+#: A compute that a dead conductor did not answer ends the migration of a
+#: server that another one has resized. Who looks after the servers of the dead
+#: one lets it go on, and needs what it holds: so many answers later at most.
+_CALLS = 2
 #: Servers in these can be live migrated.
 _LIVE = (vm_states.ACTIVE, vm_states.PAUSED)
 
@@ -295,7 +300,9 @@ def _note_migration(survey: _Survey, nodes: dict[str, Node], one: _Consumer,
         return
     record = one.records[0][0]
     one.project = record.project_id
-    if record.task_state is not None or not survey.is_old(record):
+    if (record.task_state is not None or not survey.is_old(record) or
+            record.vm_state == vm_states.ERROR and
+            not builds.has_given_up(migration, _CALLS)):
         one.lives = True        # somebody works on the server
         return
     held = survey.report.get_allocs_for_consumer(

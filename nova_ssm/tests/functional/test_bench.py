@@ -15,6 +15,8 @@ import pytest
 
 from nova_ssm.tests.bench import builds  # first: it patches
 
+from nova import thread_pool_factory
+
 from nova_ssm.tests.bench import engine
 from nova_ssm.tests.bench import engine_report
 from nova_ssm.tests.bench import trace
@@ -75,7 +77,14 @@ def test_flows_run_at_once_and_failures_are_told_of():
 
 # -- builds beside stock ---------------------------------------------------
 
-def test_what_a_build_says_to_the_database(tmp_path):
+@pytest.fixture
+def pools():
+    """Each test begins with none."""
+    yield
+    thread_pool_factory.reset_all_executors()
+
+
+def test_what_a_build_says_to_the_database(tmp_path, pools):
     """Of two servers in a request, each."""
     options = builds._options(
         ['--rounds', '1', '--servers', '2', '--concurrency', '1'])

@@ -247,3 +247,16 @@ def test_where_nothing_has_failed_placement_is_not_asked(cloud, nodes):
     look = cloud.quick()
     look._report = None
     assert not list(allocations.orphans(look))
+
+
+@pytest.mark.parametrize('vm_state, ago, found', (
+    (vm_states.ERROR, 100, False), (vm_states.ERROR, 200, True),
+    (vm_states.ACTIVE, 100, True)))
+def test_the_move_of_a_server_in_error_may_have_gone_well(
+        cloud, nodes, vm_state, ago, found):
+    """A compute that a dead conductor did not answer has ended the record.
+
+    Who looks after that sees that another one has resized the server.
+    """
+    failed(cloud, nodes, vm_state, 'resize', ago)
+    assert bool(orphans(cloud)) == found
