@@ -240,8 +240,9 @@ def test_a_newer_object_in_a_known_flow_is_seen_in_its_row(cloud):
     """A newer release has gone on with a flow of this one, and died too."""
     cloud.run('this', 'sync')
     cloud.run('this', 'begin')
-    # The first row that has what it has made.
-    killer = cloud.start('newer', 'look', kill='CastBuild')
+    # The first row that has what it has made: another flow may be casting
+    # before the one that has to make it has come so far.
+    killer = cloud.start('newer', 'look', kill='CreateArqs')
     killer.communicate(timeout=300)
     assert killer.returncode == -9
     cloud.run('this', 'look')
