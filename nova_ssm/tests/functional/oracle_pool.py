@@ -27,6 +27,7 @@ import time
 
 WORKER = 'nova_ssm.tests.functional.oracle_worker'
 START_TIMEOUT = 300  # seconds for a worker to import Nova's tests
+REPORT_TIMEOUT = 3  # seconds for one that hangs to write where it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +146,15 @@ class Worker:
             # If it only closed its output and lives on, stop() kills it.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=10)
+        else:
+            self.process.send_signal(signal.SIGUSR2)
+            time.sleep(REPORT_TIMEOUT)
         status = self.stop()
         if ready:
             raise WorkerDied('the worker process ended with status %s; its '
                              'output is in %s' % (status, self.log))
-        raise WorkerDied('no answer within %d seconds: killed' % timeout)
+        raise WorkerDied('no answer within %d seconds: killed; what its '
+                         'threads did is in %s' % (timeout, self.log))
 
 
 class Pool:

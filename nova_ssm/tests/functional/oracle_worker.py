@@ -23,6 +23,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -237,6 +238,22 @@ class Runner:
         return answer
 
 
+def report_on_signal() -> None:
+    """Write where each thread, green ones too, is when SIGUSR2 comes."""
+    from oslo_reports.generators import threading as generators
+    from oslo_reports import report
+
+    def write(_number, frame):
+        threads = report.TextReport('The test hangs')
+        threads.add_section('Threads',
+                            generators.ThreadReportGenerator(frame))
+        threads.add_section('Green threads',
+                            generators.GreenThreadReportGenerator())
+        print(threads.run(), file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGUSR2, write)
+
+
 def flatten(suite):
     """Yield the tests of a suite and of the suites in it."""
     for test in suite:
@@ -265,6 +282,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
     importlib.import_module(options.package)
+    report_on_signal()
     with tempfile.TemporaryDirectory(prefix='ssm-oracle-') as directory:
         switch = None
         if options.workflows:

@@ -13,6 +13,7 @@
 """The oracle must not let anything pass that it has not seen pass."""
 
 import json
+import pathlib
 import textwrap
 
 import pytest
@@ -97,6 +98,8 @@ def test_a_test_that_takes_its_worker_down_fails_alone(pool):
     assert 'status 7' in answers['test_kills_its_process'].error
     assert answers['test_hangs'].status == 'fail'
     assert 'killed' in answers['test_hangs'].error
+    log = answers['test_hangs'].error.split()[-1]
+    assert 'time.sleep(600)' in pathlib.Path(log).read_text()
     assert answers['test_passes'].status == 'ok'
 
 
