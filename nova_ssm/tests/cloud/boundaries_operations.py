@@ -276,12 +276,27 @@ class Abandoned:
         asked = self._inner.ask()
         self._await(asked)
         victim = settings.CONDUCTORS[0]
-        worker = self._cloud.db(
-            'SELECT id FROM nova_cell1.ssm_workers WHERE host LIKE %s '
-            'ORDER BY expires_at DESC LIMIT 1', f'{victim}/%')[0]['id']
+        worker = self._worker(victim)
         self._cloud.kill(victim)
         self._cloud.start(victim, wait=False)
         return dataclasses.replace(asked, worker=worker)
+
+    def _worker(self, conductor: str) -> str:
+        """What a conductor is called in the journal, when it is so again.
+
+        It may have been killed a moment ago, and not have begun to look.
+        """
+        limit = time.monotonic() + PATIENCE
+        while True:
+            found = self._cloud.db(
+                'SELECT id FROM nova_cell1.ssm_workers WHERE host LIKE %s '
+                'ORDER BY expires_at DESC LIMIT 1', f'{conductor}/%')
+            if found:
+                return found[0]['id']
+            if time.monotonic() > limit:
+                raise settings.CloudError(
+                    f'{conductor} does not register: see tools/cloud.sh logs')
+            time.sleep(0.2)
 
     def judge(self, asked: Asked, promise: str) -> Verdict:
         """Wait until it is looked after, then as the other operation."""
