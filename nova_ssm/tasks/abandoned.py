@@ -34,6 +34,9 @@ CONF = cfg.CONF
 #: The flows that end by telling a compute to build a server.
 BUILD_FLOWS = ('build_instance', 'reschedule_instance')
 
+#: Seconds that a compute has to answer a ping.
+PING_TIMEOUT = 5.0
+
 
 def window() -> float:
     """For how many seconds a compute may wait for a conductor's answer."""

@@ -14,18 +14,16 @@
 
 import abc
 from collections.abc import Callable
-import copy
+import functools
 import time
 from typing import ClassVar
 
-from nova.compute import instance_actions
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
 from oslo_config import cfg
 from oslo_log import log as logging
-from taskflow import states as taskflow_states
 
 from nova_ssm.audit import survey
 from nova_ssm import compat
@@ -45,9 +43,6 @@ CONF = cfg.CONF
 LIVE_FLOWS = ('live_migrate', 'live_migrate_forced')
 RESIZE_FLOWS = ('resize', 'reschedule_resize')
 
-#: Seconds that a compute has to answer a ping.
-PING_TIMEOUT = 5.0
-
 #: The event that a destination opens as its last deed in a resize.
 FINISH_EVENT = 'compute_finish_resize'
 
@@ -55,9 +50,6 @@ FINISH_EVENT = 'compute_finish_resize'
 #: of it, and its source when it is to abort it.
 PREPARE_EVENT = 'compute_pre_live_migration'
 ABORT_EVENT = 'compute_live_migration_abort'
-
-_ACTIONS = (instance_actions.MIGRATE, instance_actions.RESIZE,
-            instance_actions.LIVE_MIGRATION)
 
 #: While a migration of the same source has one of these, others wait.
 _AT_WORK = ('preparing', 'running')
@@ -154,24 +146,9 @@ class _EndMoves(abandoned.LookAfter):
 def _close_events(context: types.Context, uuid: str,
                   exc: BaseException | None = None) -> None:
     """Close what the compute opened on the server's last action."""
-    request = _request_of_move(context, uuid)
+    request = moves.request_of_newest(context, uuid)
     if request is not None:
         moves.close_events(request, uuid, exc, of_computes=True)
-
-
-def _request_of_move(context: types.Context,
-                     uuid: str) -> types.Context | None:
-    """The context with the id of the request that asked for the move.
-
-    :returns: None if something else has been done with the server since
-    """
-    actions = objects.InstanceActionList.get_by_instance_uuid(context, uuid,
-                                                              limit=1)
-    if not actions or actions[0].action not in _ACTIONS:
-        return None
-    request = copy.copy(context)
-    request.request_id = actions[0].request_id
-    return request
 
 
 def _outcomes(request: types.Context, uuid: str,
@@ -222,7 +199,7 @@ class EndAbandonedLiveMigrations(_EndMoves):
         # Or the word is still on its way.
         return migration.status in ('accepted', 'error') and (
             compat.ping_alt(self.manager.compute_rpcapi, context,
-                            instance.host, PING_TIMEOUT))
+                            instance.host, abandoned.PING_TIMEOUT))
 
     def _died_preparing(self, context: types.Context,
                         instance: types.Instance,
@@ -240,13 +217,13 @@ class EndAbandonedLiveMigrations(_EndMoves):
           and then finds that; or it does not know it any more: then it says
           that it is running, by one call.
         """
-        request = _request_of_move(context, instance.uuid)
+        request = moves.request_of_newest(context, instance.uuid)
         if request is None or None in _outcomes(request, instance.uuid,
                                                 PREPARE_EVENT):
             return False
         if not all(
                 compat.ping_alt(self.manager.compute_rpcapi, context, host,
-                                PING_TIMEOUT)
+                                abandoned.PING_TIMEOUT)
                 for host in (instance.host, migration.dest_compute)):
             return False
         heard = bool(_outcomes(request, instance.uuid, PREPARE_EVENT))
@@ -308,8 +285,9 @@ class EndAbandonedResizes(_EndMoves):
     its part, it does nothing else: stock Nova leaves the migration record on
     its way for ever, with what the server held. Behind that it puts the
     server into ERROR, though its guest goes on at the source as before, as
-    long as that was not told. If it had sent the server on, it does so even
-    where the next host was told by then and has resized it.
+    long as that was not told, or had not come to the guest. If it had sent
+    the server on, it does so even where the next host was told by then and
+    has resized it.
     """
 
     flows = RESIZE_FLOWS
@@ -349,72 +327,16 @@ class EndAbandonedResizes(_EndMoves):
 
     def _state_before(self, context: types.Context,
                       instance: types.Instance) -> str | None:
-        """What a server in ERROR was, whose guest was certainly not touched.
-
-        It was not if all of this holds:
-
-        * All destinations that were told have come to their end, the last
-          one since it got no answer of the dead conductor.
-        * The source has answered since: it has taken all messages from
-          before. As long as its first call may take, nothing is to be seen
-          of it.
-        * Nobody has done anything with the server since.
-
-        :returns: None if that cannot be said
-        """
         if instance.vm_state != vm_states.ERROR:
             return None
-        state = untouched.former_state(instance)
-        request = _request_of_move(context, instance.uuid)
-        if (state is not None and request is not None and
-                self._have_prepared(request, instance.uuid) and
-                untouched.was_unanswered(request, instance.uuid,
-                                         *self._called) and
-                compat.ping_alt(self.manager.compute_rpcapi, context,
-                                instance.host, PING_TIMEOUT) and
-                self._stays_away(request, instance)):
-            return state
-        return None
-
-    def _have_prepared(self, request: types.Context, uuid: str) -> bool:
-        """Whether all destinations that were told are done with a server.
-
-        One that has not begun yet, or whose first call got no answer, is
-        not to be seen: so they are counted.
-        """
-        flows = queries.flows(self.manager.ssm.runner.db, subject=uuid,
-                              request_id=request.request_id)
-        if not {flow.state for flow in flows} <= {
-                taskflow_states.SUCCESS, taskflow_states.REVERTED}:
-            return False
-        told = [flow for flow in flows
-                if flow.state == taskflow_states.SUCCESS]
-        prepared = untouched.prepared(request, uuid)
-        faults = objects.InstanceFaultList.get_by_instance_uuids(
-            request, [uuid])
-        return len(told) == len(prepared) and all(
-            untouched.is_done(event, faults) for event in prepared)
-
-    def _stays_away(self, request: types.Context,
-                    instance: types.Instance) -> bool:
-        """Watch that neither the source nor anybody else is at a server."""
-        limit = time.monotonic() + abandoned.window()
-        while True:
-            now = moves.current(request, instance.uuid)
-            last = _request_of_move(request, instance.uuid)
-            if (now is None or now.host != instance.host or
-                    now.vm_state != vm_states.ERROR or
-                    now.task_state is not None or
-                    last is None or last.request_id != request.request_id or
-                    untouched.has_come_to_source(request, instance.uuid)):
-                return False
-            if time.monotonic() > limit:
-                return True
-            self.wait(self.poll)
+        request = moves.request_of_newest(context, instance.uuid)
+        return request and untouched.Witness(
+            self.manager, request, instance, self._called,
+            functools.partial(self.wait, self.poll)).state_before()
 
     def _restore(self, context: types.Context, instance: types.Instance,
                  migration: types.Migration, state: str) -> None:
-        """Take back that a destination has put a server into ERROR.
+        """Take back that a compute has put a server into ERROR.
 
         Why it did so the compute's own fault says.
         """
@@ -438,7 +360,7 @@ class EndAbandonedResizes(_EndMoves):
     def _was_finished(context: types.Context,
                       instance: types.Instance) -> bool:
         """Whether its destination has resized it, and nobody else since."""
-        request = _request_of_move(context, instance.uuid)
+        request = moves.request_of_newest(context, instance.uuid)
         return request is not None and any(
             event.event == FINISH_EVENT and event.host == instance.host and
             event.result == 'Success'

@@ -13,6 +13,7 @@
 """What all moves of a server have in common."""
 
 from collections.abc import Callable
+import copy
 import sys
 from typing import Any
 
@@ -43,6 +44,9 @@ EVENTS = ('conductor_migrate_server', 'conductor_live_migrate_instance',
 
 #: The actions of a user that resize or cold migrate a server.
 _RESIZES = (instance_actions.RESIZE, instance_actions.MIGRATE)
+
+#: Those that move a server in any way.
+_ACTIONS = (*_RESIZES, instance_actions.LIVE_MIGRATION)
 
 #: Statuses of migration records whose servers are on the move.
 _UNDER_WAY = ['accepted', 'queued', 'preparing', 'running', 'pre-migrating',
@@ -290,6 +294,21 @@ def newest(context: types.Context, uuid: str) -> types.Migration | None:
         context.elevated(), {'instance_uuid': uuid}, sort_keys=['id'],
         sort_dirs=['desc'], limit=1).objects
     return found[0] if found else None
+
+
+def request_of_newest(context: types.Context,
+                      uuid: str) -> types.Context | None:
+    """The context with the id of the request for a server's newest move.
+
+    :returns: None if something else has been done with the server since
+    """
+    actions = objects.InstanceActionList.get_by_instance_uuid(context, uuid,
+                                                              limit=1)
+    if not actions or actions[0].action not in _ACTIONS:
+        return None
+    request = copy.copy(context)
+    request.request_id = actions[0].request_id
+    return request
 
 
 def left_alone(context: types.Context,

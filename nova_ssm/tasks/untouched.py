@@ -12,23 +12,35 @@
 
 """Servers in ERROR whose resize has failed before it came to their guest.
 
-A destination that prepares a resize calls conductors all the time. If one
-dies that it is calling, it waits for rpc_response_timeout, leaves a fault
-that says so, and puts the server into ERROR. But it does nothing with the
-guest: that is the source's part, which it tells by its very last deed.
+A destination that prepares a resize calls conductors all the time, and so
+does the source before it stops the guest. If one dies that it is calling, it
+waits for rpc_response_timeout, leaves a fault that says so, and puts the
+server into ERROR. But a destination does nothing with the guest: that is the
+source's part, which it tells by its very last deed. And of the source it can
+be seen: it runs the guest still.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
+import time
 
 from nova.compute import power_state
 from nova.compute import vm_states
 from nova import objects
+from oslo_log import log as logging
 import oslo_messaging as messaging
+from taskflow import states as taskflow_states
 
 from nova_ssm.audit import survey
+from nova_ssm import compat
+from nova_ssm.engine import queries
+from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import casts
+from nova_ssm.tasks import moves
 from nova_ssm.tasks import resize
 from nova_ssm.tasks import types
+
+LOG = logging.getLogger(__name__)
 
 #: The event that a source opens on a server's action as its first deed.
 SOURCE_EVENT = 'compute_resize_instance'
@@ -38,39 +50,195 @@ _RESIZED = {power_state.RUNNING: vm_states.ACTIVE,
             power_state.SHUTDOWN: vm_states.STOPPED}
 
 
-def former_state(instance: types.Instance) -> str | None:
-    """What a server was before its resize, whose guest nobody has touched.
+class Witness:
+    """Says what a server in ERROR was, whose guest was certainly not touched.
 
-    :returns: None if its guest does not do what the destination has put
-        down, as in the middle of another resize that failed
+    :param request: targeted at the cell of the server, with the id of the
+        request that asked for the resize
+    :param called: since when, and until when, a compute may have called the
+        dead conductor, on the database's clock
+    :param wait: pauses between two looks
     """
-    seen = _RESIZED.get(instance.power_state)
-    stashed = instance.system_metadata.get('old_vm_state', seen)
-    return seen if stashed == seen else None
+
+    def __init__(self, manager: types.Manager, request: types.Context,
+                 instance: types.Instance, called: tuple[float, float],
+                 wait: Callable[[], None]) -> None:
+        self._manager = manager
+        self._request = request
+        self._instance = instance
+        self._called = called
+        self._wait = wait
+
+    def state_before(self) -> str | None:
+        """What the server was before its resize.
+
+        It is certain if all of this holds:
+
+        * All destinations that were told have come to their end.
+        * The last compute that did something with the server got no answer
+          of the dead conductor: the last destination, which had not told
+          the source, or the source.
+        * The source has answered since: it has taken all messages from
+          before. As long as its first call may take, nothing new is to be
+          seen of it.
+        * Nobody has done anything with the server since.
+        * If the source has begun, it runs the guest: it is stopped before
+          its disks, volumes and ports are seen to.
+
+        :returns: None if that cannot be said
+        """
+        state = self._former_state()
+        if state is None or not self._have_prepared():
+            return None
+        begun = bool(self._of_source())
+        # Of one that does not run the source could have taken the disks.
+        if begun and state != vm_states.ACTIVE:
+            return None
+        unanswered = self._source_was_unanswered if begun else (
+            self._destination_was_unanswered)
+        if unanswered() and self._is_up() and self._stays_away() and (
+                not begun or self._runs()):
+            return state
+        return None
+
+    def _former_state(self) -> str | None:
+        """What it was, if its guest does what the destination has put down.
+
+        It does not in the middle of another resize that failed.
+        """
+        seen = _RESIZED.get(self._instance.power_state)
+        stashed = self._instance.system_metadata.get('old_vm_state', seen)
+        return seen if stashed == seen else None
+
+    # -- what computes have done ------------------------------------------
+
+    def _events(self, name: str) -> list[objects.InstanceActionEvent]:
+        return [event for event in casts.events(self._request,
+                                                self._instance.uuid)
+                if event.event == name]
+
+    def _prepared(self) -> list[objects.InstanceActionEvent]:
+        """What destinations have done to prepare for it, each for itself."""
+        return self._events(resize.PREP_EVENT)
+
+    def _of_source(self) -> list[objects.InstanceActionEvent]:
+        return self._events(SOURCE_EVENT)
+
+    def _faults(self) -> list[objects.InstanceFault]:
+        """All faults of the server, the oldest first."""
+        return sorted(objects.InstanceFaultList.get_by_instance_uuids(
+            self._request, [self._instance.uuid]),
+            key=lambda fault: fault.id)
+
+    def _have_prepared(self) -> bool:
+        """Whether all destinations that were told are done with it.
+
+        One that has not begun yet, or whose first call got no answer, is
+        not to be seen: so they are counted.
+        """
+        flows = queries.flows(
+            self._manager.ssm.runner.db, subject=self._instance.uuid,
+            request_id=self._request.request_id)
+        if not {flow.state for flow in flows} <= {
+                taskflow_states.SUCCESS, taskflow_states.REVERTED}:
+            return False
+        told = [flow for flow in flows
+                if flow.state == taskflow_states.SUCCESS]
+        prepared, faults = self._prepared(), self._faults()
+        return len(told) == len(prepared) and all(
+            _is_done(event, faults) for event in prepared)
+
+    def _destination_was_unanswered(self) -> bool:
+        events = self._prepared()
+        return (not any(event.result == 'Success' for event in events) and
+                self._was_unanswered(events))
+
+    def _source_was_unanswered(self) -> bool:
+        events, faults = self._of_source(), self._faults()
+        return (all(_is_done(event, faults) for event in events) and
+                {event.host for event in events} == {self._instance.host} and
+                self._was_unanswered(events))
+
+    def _was_unanswered(
+            self, events: Iterable[objects.InstanceActionEvent]) -> bool:
+        """Whether it was a lost answer that the last compute failed of.
+
+        A destination leaves two faults if it was when it sent the server on:
+        the answer that it did not get, then what it could not take the
+        server for.
+        """
+        action = objects.InstanceAction.get_by_request_id(
+            self._request, self._instance.uuid, self._request.request_id)
+        faults = self._faults()
+        if action is None or not faults:
+            return False
+        since, until = self._called
+        since = max(since, survey.seconds(action.start_time))
+        failed = {event.host for event in events if _is_done(event, faults)}
+        return faults[-1].host in failed and any(
+            fault.host == faults[-1].host and
+            fault.message == messaging.MessagingTimeout.__name__ and
+            since <= survey.seconds(fault.created_at) <= until
+            for fault in faults)
+
+    # -- what computes do -------------------------------------------------
+
+    def _is_up(self) -> bool:
+        return compat.ping_alt(self._manager.compute_rpcapi, self._request,
+                               self._instance.host, abandoned.PING_TIMEOUT)
+
+    def _stays_away(self) -> bool:
+        """Watch that neither the source nor anybody else is at the server."""
+        limit = time.monotonic() + abandoned.window()
+        seen = len(self._of_source())
+        uuid = self._instance.uuid
+        while True:
+            now = moves.current(self._request, uuid)
+            last = moves.request_of_newest(self._request, uuid)
+            if (now is None or now.host != self._instance.host or
+                    now.vm_state != vm_states.ERROR or
+                    now.task_state is not None or
+                    last is None or
+                    last.request_id != self._request.request_id or
+                    len(self._of_source()) != seen):
+                return False
+            if time.monotonic() > limit:
+                return True
+            self._wait()
+
+    def _runs(self) -> bool:
+        """Ask the source whether it runs the guest.
+
+        It can tell of one that runs only. It leaves a fault where it cannot,
+        behind which what went wrong is told once more.
+        """
+        fault = self._faults()[-1]
+        try:
+            self._manager.compute_rpcapi.get_instance_diagnostics(
+                self._request, self._instance)
+        except messaging.MessagingTimeout as exc:
+            LOG.info('Its source cannot be asked for it: %s', exc,
+                     instance=self._instance)
+            return False
+        except Exception as exc:  # noqa: BLE001 - whatever a driver raises
+            LOG.info('Its source does not say that it runs it: %s', exc,
+                     instance=self._instance)
+            self._tell_again(fault)
+            return False
+        return True
+
+    def _tell_again(self, fault: objects.InstanceFault) -> None:
+        """Users see the last fault of a server."""
+        if self._faults()[-1].id != fault.id:
+            objects.InstanceFault(
+                self._request, instance_uuid=self._instance.uuid,
+                code=fault.code, message=fault.message,
+                details=fault.details, host=fault.host).create()
 
 
-def has_come_to_source(request: types.Context, uuid: str) -> bool:
-    """Whether the source has begun its part.
-
-    :param request: with the id of the request that asked for the resize
-    """
-    return any(event.event == SOURCE_EVENT
-               for event in casts.events(request, uuid))
-
-
-def prepared(request: types.Context, uuid: str
-             ) -> list[objects.InstanceActionEvent]:
-    """What destinations have done to prepare for a server, each for itself.
-
-    :param request: with the id of the request that asked for the resize
-    """
-    return [event for event in casts.events(request, uuid)
-            if event.event == resize.PREP_EVENT]
-
-
-def is_done(event: objects.InstanceActionEvent,
-            faults: Iterable[objects.InstanceFault]) -> bool:
-    """Whether a destination has come to its end.
+def _is_done(event: objects.InstanceActionEvent,
+             faults: Iterable[objects.InstanceFault]) -> bool:
+    """Whether a compute has come to its end.
 
     Nova ends only the first event of a name in a request, for all of them:
     that the second destination has failed, only its fault shows.
@@ -79,33 +247,4 @@ def is_done(event: objects.InstanceActionEvent,
     """
     return event.finish_time is not None or any(
         fault.host == event.host and fault.created_at >= event.start_time
-        for fault in faults)
-
-
-def was_unanswered(request: types.Context, uuid: str, since: float,
-                   until: float) -> bool:
-    """Whether it was a lost answer that the last destination failed of.
-
-    It leaves two faults if it was when it sent the server on: the answer
-    that it did not get, then what it could not take the server for.
-
-    :param request: with the id of the request that asked for the resize
-    :param since: when the conductor was alive still, on the database's clock
-    :param until: when nobody can be waiting for it any more
-    """
-    action = objects.InstanceAction.get_by_request_id(
-        request, uuid, request.request_id)
-    if action is None:
-        return False
-    since = max(since, survey.seconds(action.start_time))
-    faults = objects.InstanceFaultList.get_by_instance_uuids(request, [uuid])
-    last = max(faults, key=lambda fault: fault.id, default=None)
-    events = prepared(request, uuid)
-    if any(event.result == 'Success' for event in events):
-        return False
-    failed = {event.host for event in events if is_done(event, faults)}
-    return last is not None and last.host in failed and any(
-        fault.host == last.host and
-        fault.message == messaging.MessagingTimeout.__name__ and
-        since <= survey.seconds(fault.created_at) <= until
         for fault in faults)

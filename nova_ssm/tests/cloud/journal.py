@@ -49,6 +49,14 @@ def flows(it: cloud.Cloud, request_id: str) -> list[Flow]:
     return [Flow(**row) for row in rows]
 
 
+def looks_after(it: cloud.Cloud) -> bool:
+    """Whether what a dead conductor has left is looked after now."""
+    return bool(it.db(
+        'SELECT uuid FROM nova_cell1.ssm_flows '
+        'WHERE name LIKE %s AND finished_at IS NULL LIMIT 1',
+        'end_abandoned_%'))
+
+
 def owner(it: cloud.Cloud, request_id: str) -> str | None:
     """Return the conductor that works on a request, None if nobody does."""
     return next((flow.host for flow in flows(it, request_id) if flow.host),

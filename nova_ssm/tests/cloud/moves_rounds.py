@@ -23,6 +23,7 @@ from typing import Any
 from typing import ClassVar
 
 from nova_ssm.tests.cloud import cloud
+from nova_ssm.tests.cloud import journal
 from nova_ssm.tests.cloud import leftovers
 from nova_ssm.tests.cloud import moves
 from nova_ssm.tests.cloud import moves_checks
@@ -38,6 +39,9 @@ DOWNTIME = 3.0
 #: a dead conductor, and what it does after that; and what is done then about
 #: the moves that it has given up.
 QUIET = {'stock': 10.0, 'ssm': 40.0}
+#: How often a compute may wait for a dead conductor until those that it has
+#: put into ERROR have been looked after, some behind each other.
+RESTORED = 12
 
 
 @dataclasses.dataclass
@@ -223,12 +227,30 @@ class Player:
         verdicts = self._mover.wait(
             started, killed + self._patience - time.monotonic(),
             it.settings.rpc_timeout + QUIET[it.mode])
+        if it.mode == 'ssm':
+            verdicts = self._looked_after(started, verdicts)
         if all(one.kind in (*moves.GOOD, moves.ERROR)
                for one in verdicts.values()):
             result.settled = round(time.monotonic() - killed, 1)
         self._check_alone(before, result.victim)
         self._judge(result, started, verdicts, computes)
         return result
+
+    def _looked_after(self, started: list[moves.Move],
+                      verdicts: dict[str, moves.Verdict]
+                      ) -> dict[str, moves.Verdict]:
+        """Wait for those in ERROR that may be given back, and look again.
+
+        Where it takes too long a flow is left that has no end.
+        """
+        limit = time.monotonic() + RESTORED * self._cloud.settings.rpc_timeout
+        while (any(one.kind == moves.ERROR for one in verdicts.values())
+               and journal.looks_after(self._cloud)
+               and time.monotonic() < limit):
+            time.sleep(1)
+            verdicts = {move.server.id: self._mover.verdict(move)
+                        for move in started}
+        return verdicts
 
     def _kill(self, result: Round, work: moves_work.Work) -> float:
         """Kill the conductor at work; return when (monotonic clock)."""

@@ -24,6 +24,7 @@ import pytest
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import abandoned_moves
+from nova_ssm.tasks import untouched
 from nova_ssm.tests.unit.tasks import live_world
 from nova_ssm.tests.unit.tasks import resize_world
 from nova_ssm.tests.unit.tasks import world as world_module
@@ -85,6 +86,7 @@ def journal(monkeypatch):
     made = Journal()
     monkeypatch.setattr(abandoned, 'time', made)
     monkeypatch.setattr(abandoned_moves, 'time', made)
+    monkeypatch.setattr(untouched, 'time', made)
     # Not in the time of the world, in which others wait.
     monkeypatch.setattr(abandoned.LookAfter, 'wait',
                         staticmethod(made.sleep))

@@ -21,6 +21,7 @@ from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
 from nova import objects
+import oslo_messaging as messaging
 import pytest
 
 from nova_ssm import compat
@@ -170,7 +171,7 @@ def test_any_other_server_in_error_is_left_alone(given_up_elsewhere, change):
 def fault(world, message='MessagingTimeout', host='host1', at=None):
     """A compute leaves a fault behind, by default of a moment ago."""
     world.left.append(types.SimpleNamespace(
-        id=len(world.left), host=host, message=message,
+        id=len(world.left), host=host, message=message, code=500, details='',
         created_at=datetime.datetime.fromtimestamp(
             world.journal.now if at is None else at, datetime.UTC)))
 
@@ -300,14 +301,16 @@ def _other_error(world):
     fault(world, 'no room')
 
 
-def _late_fault(world):
+def _late_fault(world, host='host1'):
     world.left.clear()
-    fault(world, at=world.journal.now + 3 * abandoned_world.TIMEOUT)
+    fault(world, host=host,
+          at=world.journal.now + 3 * abandoned_world.TIMEOUT)
 
 
-def _early_fault(world):
+def _early_fault(world, host='host1'):
     world.left.clear()
-    fault(world, at=world.journal.now - 3 * abandoned_world.TIMEOUT)
+    fault(world, host=host,
+          at=world.journal.now - 3 * abandoned_world.TIMEOUT)
 
 
 @pytest.mark.parametrize('change', (
@@ -372,6 +375,103 @@ def test_a_killed_look_at_a_server_in_error_is_finished(unanswered, mortal,
 
     abandoned_world.killed_at_each_step(unanswered, look, journal)
     assert_restored(unanswered)
+
+
+# -- the source has put the server into ERROR -------------------------------
+
+@pytest.fixture
+def source_unanswered(unanswered, monkeypatch):
+    """Its source got no answer, and runs the guest still."""
+    unanswered.events[UUID].clear()
+    event(unanswered, result='Success')
+    event(unanswered, untouched.SOURCE_EVENT, SOURCE)
+    unanswered.left.clear()
+    fault(unanswered, host=SOURCE)
+    # As the API has it: what a compute says last.
+    monkeypatch.setattr(objects.InstanceFault, 'create', lambda one: fault(
+        unanswered, one.message, one.host))
+    unanswered.diagnostics = mock.Mock()
+    unanswered.manager.compute_rpcapi.get_instance_diagnostics = (
+        unanswered.diagnostics)
+    return unanswered
+
+
+def assert_in_error(world, asked):
+    assert world.server.vm_state == vm_states.ERROR
+    assert world.left[-1].message == 'MessagingTimeout'
+    assert world.diagnostics.called == asked
+
+
+def test_a_server_whose_source_runs_it_still_is_as_before(source_unanswered):
+    look_at_resize(source_unanswered)
+    source_unanswered.diagnostics.assert_called_once()
+    assert_restored(source_unanswered)
+
+
+def test_one_that_its_source_does_not_run_stays_in_error(source_unanswered):
+    """The compute leaves a fault of its own when it is asked."""
+    source_unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+
+    def ask(context, instance):
+        fault(source_unanswered, 'InstanceInvalidState', SOURCE)
+        raise exception.InstanceInvalidState(
+            attr='power state', instance_uuid=UUID, state='running',
+            method='get_diagnostics')
+
+    source_unanswered.diagnostics.side_effect = ask
+    look_at_resize(source_unanswered)
+    assert_in_error(source_unanswered, asked=True)
+    assert [one.message for one in source_unanswered.left] == [
+        'MessagingTimeout', 'InstanceInvalidState', 'MessagingTimeout']
+
+
+@pytest.mark.parametrize('error', (
+    messaging.MessagingTimeout(), NotImplementedError()))
+def test_one_whose_source_does_not_say_so_stays_in_error(source_unanswered,
+                                                         error):
+    source_unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    source_unanswered.diagnostics.side_effect = error
+    look_at_resize(source_unanswered)
+    assert_in_error(source_unanswered, asked=True)
+    assert len(source_unanswered.left) == 1, 'it has left no other'
+
+
+def _source_again(world):
+    """It has begun since, and nothing tells that it has ended."""
+    event(world, untouched.SOURCE_EVENT, SOURCE, None)
+    world.events[UUID][-1].start_time += datetime.timedelta(seconds=1)
+
+
+@pytest.mark.parametrize('change', (
+    # Of one that is off it cannot be told where its disks are.
+    lambda world: (setattr(world.server, 'power_state', power_state.SHUTDOWN),
+                   world.server.system_metadata.update(
+                       old_vm_state=vm_states.STOPPED)),
+    lambda world: setattr(world.server, 'power_state', power_state.SHUTDOWN),
+    _source_again, _later(_source_again), _reset, _later(_reset),
+    lambda world: event(world, untouched.SOURCE_EVENT, 'host2'),
+    # Something else went wrong behind it, or a while ago.
+    lambda world: fault(world, host='host1'),
+    lambda world: _late_fault(world, SOURCE),
+    lambda world: _early_fault(world, SOURCE),
+    # Another destination was told.
+    lambda world: world.journal.states.append('SUCCESS')))
+def test_one_of_a_source_that_may_be_another_case_stays_so(
+        source_unanswered, change):
+    source_unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+    change(source_unanswered)
+    look_at_resize(source_unanswered)
+    assert_in_error(source_unanswered, asked=False)
+
+
+def test_a_killed_look_at_what_a_source_left_is_finished(
+        source_unanswered, mortal, journal):
+    def look(world):
+        abandoned_moves.EndAbandonedResizes(world.manager).execute(
+            world.context, journal.now - 600, journal.now + 1)
+
+    abandoned_world.killed_at_each_step(source_unanswered, look, journal)
+    assert_restored(source_unanswered)
 
 
 # -- who looks is killed ------------------------------------------------------
