@@ -277,6 +277,17 @@ class EndAbandonedLiveMigrations(_EndMoves):
                    for other in others)
 
 
+def _is_at_rest(instance: types.Instance) -> bool:
+    """Whether no compute may be at work with a server, for all it says.
+
+    A source that finds the server in no task any more puts it into ERROR,
+    and into the task that it was about to begin.
+    """
+    return instance.task_state is None or (
+        instance.vm_state == vm_states.ERROR and
+        instance.task_state == task_states.RESIZE_MIGRATING)
+
+
 class EndAbandonedResizes(_EndMoves):
     """Give servers back whose resize a compute gave up without cleaning up.
 
@@ -303,15 +314,19 @@ class EndAbandonedResizes(_EndMoves):
     def _look_at_move(self, context: types.Context,
                       instance: types.Instance,
                       migration: types.Migration) -> None:
-        if migration.is_live_migration or instance.task_state is not None:
+        if migration.is_live_migration or not _is_at_rest(instance):
             return
         if instance.host == migration.source_compute:
             if migration.status in ('pre-migrating', 'error'):
-                moves.put_flavor_back(context, instance)
                 state = self._state_before(context, instance)
                 if state is not None:
                     self._restore(context, instance, migration, state)
                     return
+        if instance.task_state is not None:
+            return
+        if instance.host == migration.source_compute:
+            if migration.status in ('pre-migrating', 'error'):
+                moves.put_flavor_back(context, instance)
             if (migration.status == 'pre-migrating' or
                     migration.status == 'error' and allocations.held_by(
                         self.manager, context, migration.uuid)):
@@ -344,14 +359,16 @@ class EndAbandonedResizes(_EndMoves):
                     'conductor did not answer, before its guest was touched: '
                     'the server is %s again', migration.uuid, state,
                     instance=instance)
+        moves.put_flavor_back(context, instance)
         moves.give_back(self.manager, context, instance, migration)
         moves.fail_migration(context, migration.uuid)
+        seen = instance.task_state
         # Last: a server in ERROR is looked at again by who goes on.
         try:
             instance.refresh()
-            instance.vm_state = state
+            instance.vm_state, instance.task_state = state, None
             instance.save(expected_vm_state=[vm_states.ERROR],
-                          expected_task_state=[None])
+                          expected_task_state=[seen])
         except (exception.InstanceNotFound,
                 exception.InstanceUpdateConflict) as exc:
             LOG.info('Somebody else was faster: %s', exc, instance=instance)

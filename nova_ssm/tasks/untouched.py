@@ -75,9 +75,9 @@ class Witness:
         It is certain if all of this holds:
 
         * All destinations that were told have come to their end.
-        * The last compute that did something with the server got no answer
-          of the dead conductor: the last destination, which had not told
-          the source, or the source.
+        * A compute got no answer of the dead conductor: the last
+          destination, which had not told the source; or the source, or one
+          that the source was disturbed by.
         * The source has answered since: it has taken all messages from
           before. As long as its first call may take, nothing new is to be
           seen of it.
@@ -145,41 +145,49 @@ class Witness:
         told = [flow for flow in flows
                 if flow.state == taskflow_states.SUCCESS]
         prepared, faults = self._prepared(), self._faults()
-        return len(told) == len(prepared) and all(
-            _is_done(event, faults) for event in prepared)
+        at_work = [event for event in prepared if not _is_done(event, faults)]
+        # One that has told the source has come to its end by that.
+        return len(told) == len(prepared) and (
+            len(at_work) <= len(self._of_source()))
 
     def _destination_was_unanswered(self) -> bool:
-        events = self._prepared()
+        """Whether it was a lost answer that the last destination failed of.
+
+        It leaves two faults if it was when it sent the server on: the answer
+        that it did not get, then what it could not take the server for.
+        """
+        events, faults = self._prepared(), self._faults()
         return (not any(event.result == 'Success' for event in events) and
-                self._was_unanswered(events))
+                bool(faults) and
+                faults[-1].host in self._unanswered(events, faults))
 
     def _source_was_unanswered(self) -> bool:
-        events, faults = self._of_source(), self._faults()
-        return (all(_is_done(event, faults) for event in events) and
-                {event.host for event in events} == {self._instance.host} and
-                self._was_unanswered(events))
+        """Whether the source failed of a lost answer, its own or another's.
 
-    def _was_unanswered(
-            self, events: Iterable[objects.InstanceActionEvent]) -> bool:
-        """Whether it was a lost answer that the last compute failed of.
-
-        A destination leaves two faults if it was when it sent the server on:
-        the answer that it did not get, then what it could not take the
-        server for.
+        A destination that had sent the server on puts it into ERROR and into
+        no task, though the next one may have told the source by then: that
+        stops when it sees it.
         """
+        source, faults = self._of_source(), self._faults()
+        return (all(_is_done(event, faults) for event in source) and
+                {event.host for event in source} == {self._instance.host} and
+                bool(faults) and faults[-1].host == self._instance.host and
+                bool(self._unanswered([*self._prepared(), *source], faults)))
+
+    def _unanswered(self, events: Iterable[objects.InstanceActionEvent],
+                    faults: list[objects.InstanceFault]) -> set[str]:
+        """The computes that are done, and were not answered meanwhile."""
         action = objects.InstanceAction.get_by_request_id(
             self._request, self._instance.uuid, self._request.request_id)
-        faults = self._faults()
-        if action is None or not faults:
-            return False
+        if action is None:
+            return set()
         since, until = self._called
         since = max(since, survey.seconds(action.start_time))
-        failed = {event.host for event in events if _is_done(event, faults)}
-        return faults[-1].host in failed and any(
-            fault.host == faults[-1].host and
-            fault.message == messaging.MessagingTimeout.__name__ and
-            since <= survey.seconds(fault.created_at) <= until
-            for fault in faults)
+        done = {event.host for event in events if _is_done(event, faults)}
+        return done & {
+            fault.host for fault in faults
+            if fault.message == messaging.MessagingTimeout.__name__ and
+            since <= survey.seconds(fault.created_at) <= until}
 
     # -- what computes do -------------------------------------------------
 
@@ -197,7 +205,7 @@ class Witness:
             last = moves.request_of_newest(self._request, uuid)
             if (now is None or now.host != self._instance.host or
                     now.vm_state != vm_states.ERROR or
-                    now.task_state is not None or
+                    now.task_state != self._instance.task_state or
                     last is None or
                     last.request_id != self._request.request_id or
                     len(self._of_source()) != seen):

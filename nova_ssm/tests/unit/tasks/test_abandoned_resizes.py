@@ -408,6 +408,66 @@ def test_a_server_whose_source_runs_it_still_is_as_before(source_unanswered):
     assert_restored(source_unanswered)
 
 
+def _source_again(world):
+    """It has begun since, and nothing tells that it has ended."""
+    event(world, untouched.SOURCE_EVENT, SOURCE, None)
+    world.events[UUID][-1].start_time += datetime.timedelta(seconds=1)
+
+
+@pytest.fixture
+def disturbed(source_unanswered):
+    """The first destination was not answered when it had sent it on.
+
+    It takes the task state that the source, which the second one has told,
+    is about to change: that stops, and leaves the task behind.
+    """
+    world = source_unanswered
+    world.journal.states.append('SUCCESS')
+    world.events[UUID].clear()
+    event(world, result='Error')
+    event(world, host='host2', result=None)
+    event(world, untouched.SOURCE_EVENT, SOURCE)
+    world.left.clear()
+    fault(world)
+    fault(world, 'Conflict updating instance', SOURCE)
+    world.server.task_state = task_states.RESIZE_MIGRATING
+    return world
+
+
+def test_one_whose_source_was_disturbed_is_as_before(disturbed):
+    look_at_resize(disturbed)
+    disturbed.diagnostics.assert_called_once()
+    assert_restored(disturbed)
+
+
+@pytest.mark.parametrize('change', (
+    lambda world: setattr(world.server, 'task_state',
+                          task_states.RESIZE_MIGRATED),
+    lambda world: setattr(world.server, 'vm_state', vm_states.ACTIVE),
+    lambda world: event(world, host='host3', result=None),
+    lambda world: world.journal.states.append('SUCCESS'),
+    lambda world: fault(world, 'no room', 'host2'),
+    lambda world: world.left.pop(0), _source_again, _later(_source_again),
+    _later(lambda world: setattr(world.server, 'task_state', None))))
+def test_one_in_a_task_that_may_be_at_work_is_left_alone(disturbed, change):
+    change(disturbed)
+    before = disturbed.server.vm_state
+    look_at_resize(disturbed)
+    assert disturbed.server.vm_state == before
+    assert not disturbed.diagnostics.called
+    assert MIGRATION in disturbed.placement.held
+
+
+def test_a_killed_look_at_a_disturbed_one_is_finished(disturbed, mortal,
+                                                      journal):
+    def look(world):
+        abandoned_moves.EndAbandonedResizes(world.manager).execute(
+            world.context, journal.now - 600, journal.now + 1)
+
+    abandoned_world.killed_at_each_step(disturbed, look, journal)
+    assert_restored(disturbed)
+
+
 def test_one_that_its_source_does_not_run_stays_in_error(source_unanswered):
     """The compute leaves a fault of its own when it is asked."""
     source_unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
@@ -434,12 +494,6 @@ def test_one_whose_source_does_not_say_so_stays_in_error(source_unanswered,
     look_at_resize(source_unanswered)
     assert_in_error(source_unanswered, asked=True)
     assert len(source_unanswered.left) == 1, 'it has left no other'
-
-
-def _source_again(world):
-    """It has begun since, and nothing tells that it has ended."""
-    event(world, untouched.SOURCE_EVENT, SOURCE, None)
-    world.events[UUID][-1].start_time += datetime.timedelta(seconds=1)
 
 
 @pytest.mark.parametrize('change', (
