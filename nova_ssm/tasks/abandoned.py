@@ -24,6 +24,7 @@ from oslo_config import cfg
 from oslo_db import exception as db_exc
 from oslo_log import log as logging
 
+from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.tasks import base
 from nova_ssm.tasks import types
@@ -35,12 +36,19 @@ CONF = cfg.CONF
 BUILD_FLOWS = ('build_instance', 'reschedule_instance')
 
 #: Seconds that a compute has to answer a ping.
-PING_TIMEOUT = 5.0
+_PING_TIMEOUT = 5.0
 
 
 def window() -> float:
     """For how many seconds a compute may wait for a conductor's answer."""
     return CONF.rpc_response_timeout + 10
+
+
+def answers(manager: types.Manager, context: types.Context,
+            host: str) -> bool:
+    """Whether a compute has taken what it was sent before, and lives."""
+    return compat.ping_alt(manager.compute_rpcapi, context, host,
+                           _PING_TIMEOUT)
 
 
 class LookAfter(base.NovaTask):

@@ -26,7 +26,6 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_ssm.audit import survey
-from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import allocations
@@ -198,8 +197,7 @@ class EndAbandonedLiveMigrations(_EndMoves):
             return self._died_preparing(context, instance, migration)
         # Or the word is still on its way.
         return migration.status in ('accepted', 'error') and (
-            compat.ping_alt(self.manager.compute_rpcapi, context,
-                            instance.host, abandoned.PING_TIMEOUT))
+            abandoned.answers(self.manager, context, instance.host))
 
     def _died_preparing(self, context: types.Context,
                         instance: types.Instance,
@@ -221,10 +219,8 @@ class EndAbandonedLiveMigrations(_EndMoves):
         if request is None or None in _outcomes(request, instance.uuid,
                                                 PREPARE_EVENT):
             return False
-        if not all(
-                compat.ping_alt(self.manager.compute_rpcapi, context, host,
-                                abandoned.PING_TIMEOUT)
-                for host in (instance.host, migration.dest_compute)):
+        if not all(abandoned.answers(self.manager, context, host)
+                   for host in (instance.host, migration.dest_compute)):
             return False
         heard = bool(_outcomes(request, instance.uuid, PREPARE_EVENT))
         if not self._stays(request, instance, migration, lambda: False):
@@ -317,23 +313,34 @@ class EndAbandonedResizes(_EndMoves):
         if migration.is_live_migration or not _is_at_rest(instance):
             return
         if instance.host == migration.source_compute:
-            if migration.status in ('pre-migrating', 'error'):
-                state = self._state_before(context, instance)
-                if state is not None:
-                    self._restore(context, instance, migration, state)
-                    return
-        if instance.task_state is not None:
+            self._look_at_source(context, instance, migration)
+        elif (instance.host == migration.dest_compute and
+                instance.task_state is None):
+            self._look_at_destination(context, instance, migration)
+
+    def _look_at_source(self, context: types.Context,
+                        instance: types.Instance,
+                        migration: types.Migration) -> None:
+        """Mend what is left of a server that has not come away from there."""
+        if migration.status not in ('pre-migrating', 'error'):
             return
-        if instance.host == migration.source_compute:
-            if migration.status in ('pre-migrating', 'error'):
-                moves.put_flavor_back(context, instance)
-            if (migration.status == 'pre-migrating' or
-                    migration.status == 'error' and allocations.held_by(
-                        self.manager, context, migration.uuid)):
-                self._take_back(context, instance, migration)
-        elif instance.host != migration.dest_compute:
-            return
-        elif migration.status == 'post-migrating':
+        if instance.task_state is None:
+            # Before the look that takes a minute: who moves the server
+            # meanwhile asks for what he wants.
+            moves.put_flavor_back(context, instance)
+        state = self._state_before(context, instance)
+        if state is not None:
+            self._restore(context, instance, migration, state)
+        elif instance.task_state is None and (
+                migration.status == 'pre-migrating' or allocations.held_by(
+                    self.manager, context, migration.uuid)):
+            self._take_back(context, instance, migration)
+
+    def _look_at_destination(self, context: types.Context,
+                             instance: types.Instance,
+                             migration: types.Migration) -> None:
+        """Mend what is left of a server that has come there."""
+        if migration.status == 'post-migrating':
             self._leave_at_destination(context, instance, migration)
         elif (instance.vm_state == vm_states.ERROR and
                 migration.status in ('error', 'finished') and
@@ -345,7 +352,9 @@ class EndAbandonedResizes(_EndMoves):
         if instance.vm_state != vm_states.ERROR:
             return None
         request = moves.request_of_newest(context, instance.uuid)
-        return request and untouched.Witness(
+        if request is None:
+            return None
+        return untouched.Witness(
             self.manager, request, instance, self._called,
             functools.partial(self.wait, self.poll)).state_before()
 
@@ -359,6 +368,7 @@ class EndAbandonedResizes(_EndMoves):
                     'conductor did not answer, before its guest was touched: '
                     'the server is %s again', migration.uuid, state,
                     instance=instance)
+        # One in a task has not been given it before.
         moves.put_flavor_back(context, instance)
         moves.give_back(self.manager, context, instance, migration)
         moves.fail_migration(context, migration.uuid)

@@ -21,10 +21,11 @@ be seen: it runs the guest still.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
+import dataclasses
 import time
 
 from nova.compute import power_state
+from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova import objects
 from oslo_log import log as logging
@@ -32,7 +33,6 @@ import oslo_messaging as messaging
 from taskflow import states as taskflow_states
 
 from nova_ssm.audit import survey
-from nova_ssm import compat
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
 from nova_ssm.tasks import casts
@@ -48,6 +48,39 @@ SOURCE_EVENT = 'compute_resize_instance'
 #: What servers are that may be resized, by what their guests do.
 _RESIZED = {power_state.RUNNING: vm_states.ACTIVE,
             power_state.SHUTDOWN: vm_states.STOPPED}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deeds:
+    """What computes have done with a server for one request.
+
+    :ivar prepared: the events of destinations, each for itself
+    :ivar source: the events of the source
+    :ivar faults: all that the server has, the oldest first
+    """
+
+    prepared: list[objects.InstanceActionEvent]
+    source: list[objects.InstanceActionEvent]
+    faults: list[objects.InstanceFault]
+
+    def is_done(self, event: objects.InstanceActionEvent) -> bool:
+        """Whether a compute has come to its end.
+
+        Nova ends only the first event of a name in a request, for all of
+        them: that the second destination has failed, only its fault shows.
+        """
+        return event.finish_time is not None or any(
+            fault.host == event.host and fault.created_at >= event.start_time
+            for fault in self.faults)
+
+    def hosts_done(self) -> set[str]:
+        """The computes that have come to their end."""
+        return {event.host for event in (*self.prepared, *self.source)
+                if self.is_done(event)}
+
+    def last_host(self) -> str | None:
+        """Who has left the last fault."""
+        return self.faults[-1].host if self.faults else None
 
 
 class Witness:
@@ -88,18 +121,22 @@ class Witness:
         :returns: None if that cannot be said
         """
         state = self._former_state()
-        if state is None or not self._have_prepared():
+        if state is None:
             return None
-        begun = bool(self._of_source())
+        # Read once: what the source begins behind that is seen as new.
+        deeds = self._deeds()
+        begun = bool(deeds.source)
         # Of one that does not run the source could have taken the disks.
         if begun and state != vm_states.ACTIVE:
             return None
-        unanswered = self._source_was_unanswered if begun else (
-            self._destination_was_unanswered)
-        if unanswered() and self._is_up() and self._stays_away() and (
-                not begun or self._runs()):
-            return state
-        return None
+        unanswered = (self._source_was_unanswered if begun
+                      else self._destination_was_unanswered)
+        certain = (
+            self._have_prepared(deeds) and unanswered(deeds) and
+            abandoned.answers(self._manager, self._request,
+                              self._instance.host) and
+            self._stays_away(deeds) and (not begun or self._runs()))
+        return state if certain else None
 
     def _former_state(self) -> str | None:
         """What it was, if its guest does what the destination has put down.
@@ -112,25 +149,22 @@ class Witness:
 
     # -- what computes have done ------------------------------------------
 
-    def _events(self, name: str) -> list[objects.InstanceActionEvent]:
-        return [event for event in casts.events(self._request,
-                                                self._instance.uuid)
-                if event.event == name]
+    def _deeds(self) -> _Deeds:
+        events = self._events()
+        return _Deeds(
+            [event for event in events if event.event == resize.PREP_EVENT],
+            [event for event in events if event.event == SOURCE_EVENT],
+            self._faults())
 
-    def _prepared(self) -> list[objects.InstanceActionEvent]:
-        """What destinations have done to prepare for it, each for itself."""
-        return self._events(resize.PREP_EVENT)
-
-    def _of_source(self) -> list[objects.InstanceActionEvent]:
-        return self._events(SOURCE_EVENT)
+    def _events(self) -> list[objects.InstanceActionEvent]:
+        return casts.events(self._request, self._instance.uuid)
 
     def _faults(self) -> list[objects.InstanceFault]:
-        """All faults of the server, the oldest first."""
         return sorted(objects.InstanceFaultList.get_by_instance_uuids(
             self._request, [self._instance.uuid]),
             key=lambda fault: fault.id)
 
-    def _have_prepared(self) -> bool:
+    def _have_prepared(self, deeds: _Deeds) -> bool:
         """Whether all destinations that were told are done with it.
 
         One that has not begun yet, or whose first call got no answer, is
@@ -144,38 +178,36 @@ class Witness:
             return False
         told = [flow for flow in flows
                 if flow.state == taskflow_states.SUCCESS]
-        prepared, faults = self._prepared(), self._faults()
-        at_work = [event for event in prepared if not _is_done(event, faults)]
+        at_work = [event for event in deeds.prepared
+                   if not deeds.is_done(event)]
         # One that has told the source has come to its end by that.
-        return len(told) == len(prepared) and (
-            len(at_work) <= len(self._of_source()))
+        return len(told) == len(deeds.prepared) and (
+            len(at_work) <= len(deeds.source))
 
-    def _destination_was_unanswered(self) -> bool:
+    def _destination_was_unanswered(self, deeds: _Deeds) -> bool:
         """Whether it was a lost answer that the last destination failed of.
 
         It leaves two faults if it was when it sent the server on: the answer
         that it did not get, then what it could not take the server for.
         """
-        events, faults = self._prepared(), self._faults()
-        return (not any(event.result == 'Success' for event in events) and
-                bool(faults) and
-                faults[-1].host in self._unanswered(events, faults))
+        return (not any(event.result == 'Success'
+                        for event in deeds.prepared) and
+                deeds.last_host() in self._unanswered(deeds))
 
-    def _source_was_unanswered(self) -> bool:
+    def _source_was_unanswered(self, deeds: _Deeds) -> bool:
         """Whether the source failed of a lost answer, its own or another's.
 
         A destination that had sent the server on puts it into ERROR and into
         no task, though the next one may have told the source by then: that
         stops when it sees it.
         """
-        source, faults = self._of_source(), self._faults()
-        return (all(_is_done(event, faults) for event in source) and
-                {event.host for event in source} == {self._instance.host} and
-                bool(faults) and faults[-1].host == self._instance.host and
-                bool(self._unanswered([*self._prepared(), *source], faults)))
+        return (all(deeds.is_done(event) for event in deeds.source) and
+                {event.host for event in deeds.source} == {
+                    self._instance.host} and
+                deeds.last_host() == self._instance.host and
+                bool(self._unanswered(deeds)))
 
-    def _unanswered(self, events: Iterable[objects.InstanceActionEvent],
-                    faults: list[objects.InstanceFault]) -> set[str]:
+    def _unanswered(self, deeds: _Deeds) -> set[str]:
         """The computes that are done, and were not answered meanwhile."""
         action = objects.InstanceAction.get_by_request_id(
             self._request, self._instance.uuid, self._request.request_id)
@@ -183,36 +215,32 @@ class Witness:
             return set()
         since, until = self._called
         since = max(since, survey.seconds(action.start_time))
-        done = {event.host for event in events if _is_done(event, faults)}
-        return done & {
-            fault.host for fault in faults
+        return deeds.hosts_done() & {
+            fault.host for fault in deeds.faults
             if fault.message == messaging.MessagingTimeout.__name__ and
             since <= survey.seconds(fault.created_at) <= until}
 
     # -- what computes do -------------------------------------------------
 
-    def _is_up(self) -> bool:
-        return compat.ping_alt(self._manager.compute_rpcapi, self._request,
-                               self._instance.host, abandoned.PING_TIMEOUT)
-
-    def _stays_away(self) -> bool:
+    def _stays_away(self, deeds: _Deeds) -> bool:
         """Watch that neither the source nor anybody else is at the server."""
         limit = time.monotonic() + abandoned.window()
-        seen = len(self._of_source())
-        uuid = self._instance.uuid
-        while True:
-            now = moves.current(self._request, uuid)
-            last = moves.request_of_newest(self._request, uuid)
-            if (now is None or now.host != self._instance.host or
-                    now.vm_state != vm_states.ERROR or
-                    now.task_state != self._instance.task_state or
-                    last is None or
-                    last.request_id != self._request.request_id or
-                    len(self._of_source()) != seen):
-                return False
+        while self._is_as_it_was(deeds):
             if time.monotonic() > limit:
                 return True
             self._wait()
+        return False
+
+    def _is_as_it_was(self, deeds: _Deeds) -> bool:
+        now = moves.current(self._request, self._instance.uuid)
+        last = moves.request_of_newest(self._request, self._instance.uuid)
+        return (now is not None and now.host == self._instance.host and
+                now.vm_state == vm_states.ERROR and
+                now.task_state == self._instance.task_state and
+                last is not None and
+                last.request_id == self._request.request_id and
+                sum(event.event == SOURCE_EVENT
+                    for event in self._events()) == len(deeds.source))
 
     def _runs(self) -> bool:
         """Ask the source whether it runs the guest.
@@ -220,39 +248,27 @@ class Witness:
         It can tell of one that runs only. It leaves a fault where it cannot,
         behind which what went wrong is told once more.
         """
-        fault = self._faults()[-1]
         try:
             self._manager.compute_rpcapi.get_instance_diagnostics(
                 self._request, self._instance)
-        except messaging.MessagingTimeout as exc:
-            LOG.info('Its source cannot be asked for it: %s', exc,
-                     instance=self._instance)
-            return False
         except Exception as exc:  # noqa: BLE001 - whatever a driver raises
             LOG.info('Its source does not say that it runs it: %s', exc,
                      instance=self._instance)
-            self._tell_again(fault)
+            self._tell_again(exc)
             return False
         return True
 
-    def _tell_again(self, fault: objects.InstanceFault) -> None:
-        """Users see the last fault of a server."""
-        if self._faults()[-1].id != fault.id:
+    def _tell_again(self, said: Exception) -> None:
+        """Put what went wrong behind what the source has said to us.
+
+        Users see the last fault of a server. Who went on for one that died
+        here has asked again: what was said then is passed over, too.
+        """
+        faults = self._faults()
+        ours = compute_utils.exception_to_dict(said)['message']
+        others = [fault for fault in faults if fault.message != ours]
+        if others and others[-1] is not faults[-1]:
             objects.InstanceFault(
                 self._request, instance_uuid=self._instance.uuid,
-                code=fault.code, message=fault.message,
-                details=fault.details, host=fault.host).create()
-
-
-def _is_done(event: objects.InstanceActionEvent,
-             faults: Iterable[objects.InstanceFault]) -> bool:
-    """Whether a compute has come to its end.
-
-    Nova ends only the first event of a name in a request, for all of them:
-    that the second destination has failed, only its fault shows.
-
-    :param faults: of the server
-    """
-    return event.finish_time is not None or any(
-        fault.host == event.host and fault.created_at >= event.start_time
-        for fault in faults)
+                code=others[-1].code, message=others[-1].message,
+                details=others[-1].details, host=others[-1].host).create()

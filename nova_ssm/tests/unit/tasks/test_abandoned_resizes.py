@@ -347,6 +347,31 @@ def test_one_whose_source_does_not_answer_stays_in_error(unanswered,
     assert unanswered.server.vm_state == vm_states.ERROR
 
 
+def test_one_whose_source_begins_while_it_is_asked_stays_in_error(
+        unanswered, monkeypatch):
+    unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+
+    def ping(context, host, timeout, topic):
+        event(unanswered, untouched.SOURCE_EVENT, SOURCE, None)
+        return True
+
+    monkeypatch.setattr(compat, 'ping_compute', ping)
+    look_at_resize(unanswered)
+    assert unanswered.server.vm_state == vm_states.ERROR
+
+
+def test_what_a_move_asks_for_that_begins_meanwhile_is_kept(unanswered):
+    unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
+
+    def begin(world):
+        world.server.task_state = task_states.RESIZE_PREP
+        world.saved = resize_world.NEW
+
+    _later(begin)(unanswered)
+    look_at_resize(unanswered)
+    assert unanswered.saved == resize_world.NEW
+
+
 @pytest.mark.parametrize('change', (
     {'vm_state': vm_states.ACTIVE}, {'vm_state': vm_states.STOPPED},
     {'task_state': task_states.REBOOTING}))
@@ -366,14 +391,17 @@ def test_what_somebody_sets_at_the_last_moment_is_kept(unanswered,
                                                     vm_states.ERROR)
 
 
-def test_a_killed_look_at_a_server_in_error_is_finished(unanswered, mortal,
-                                                        journal):
-    def look(world):
-        # The time of the one that died is that of who goes on, too.
-        abandoned_moves.EndAbandonedResizes(world.manager).execute(
-            world.context, journal.now - 600, journal.now + 1)
+def look_killed_at_each_step(world):
+    """The time of the one that died is that of who goes on, too."""
+    journal = world.journal
+    abandoned_world.killed_at_each_step(
+        world, lambda world: abandoned_moves.EndAbandonedResizes(
+            world.manager).execute(
+                world.context, journal.now - 600, journal.now + 1), journal)
 
-    abandoned_world.killed_at_each_step(unanswered, look, journal)
+
+def test_a_killed_look_at_a_server_in_error_is_finished(unanswered, mortal):
+    look_killed_at_each_step(unanswered)
     assert_restored(unanswered)
 
 
@@ -458,31 +486,41 @@ def test_one_in_a_task_that_may_be_at_work_is_left_alone(disturbed, change):
     assert MIGRATION in disturbed.placement.held
 
 
-def test_a_killed_look_at_a_disturbed_one_is_finished(disturbed, mortal,
-                                                      journal):
-    def look(world):
-        abandoned_moves.EndAbandonedResizes(world.manager).execute(
-            world.context, journal.now - 600, journal.now + 1)
-
-    abandoned_world.killed_at_each_step(disturbed, look, journal)
+def test_a_killed_look_at_a_disturbed_one_is_finished(disturbed, mortal):
+    look_killed_at_each_step(disturbed)
     assert_restored(disturbed)
 
 
-def test_one_that_its_source_does_not_run_stays_in_error(source_unanswered):
+NOT_RUNNING = exception.InstanceInvalidState(
+    attr='power state', instance_uuid=UUID, state='running',
+    method='get_diagnostics')
+
+
+@pytest.fixture
+def stopped_by_source(source_unanswered):
     """The compute leaves a fault of its own when it is asked."""
     source_unanswered.placement.held = {UUID: {RP[SOURCE]: HELD}}
 
     def ask(context, instance):
-        fault(source_unanswered, 'InstanceInvalidState', SOURCE)
-        raise exception.InstanceInvalidState(
-            attr='power state', instance_uuid=UUID, state='running',
-            method='get_diagnostics')
+        fault(source_unanswered, str(NOT_RUNNING), SOURCE)
+        raise NOT_RUNNING
 
     source_unanswered.diagnostics.side_effect = ask
-    look_at_resize(source_unanswered)
-    assert_in_error(source_unanswered, asked=True)
-    assert [one.message for one in source_unanswered.left] == [
-        'MessagingTimeout', 'InstanceInvalidState', 'MessagingTimeout']
+    return source_unanswered
+
+
+def test_one_that_its_source_does_not_run_stays_in_error(stopped_by_source):
+    look_at_resize(stopped_by_source)
+    assert_in_error(stopped_by_source, asked=True)
+    assert [one.message for one in stopped_by_source.left] == [
+        'MessagingTimeout', str(NOT_RUNNING), 'MessagingTimeout']
+
+
+def test_who_went_on_for_one_that_had_asked_tells_the_same(stopped_by_source):
+    """That had died before it could tell again what went wrong."""
+    fault(stopped_by_source, str(NOT_RUNNING), SOURCE)
+    look_at_resize(stopped_by_source)
+    assert_in_error(stopped_by_source, asked=True)
 
 
 @pytest.mark.parametrize('error', (
@@ -518,13 +556,9 @@ def test_one_of_a_source_that_may_be_another_case_stays_so(
     assert_in_error(source_unanswered, asked=False)
 
 
-def test_a_killed_look_at_what_a_source_left_is_finished(
-        source_unanswered, mortal, journal):
-    def look(world):
-        abandoned_moves.EndAbandonedResizes(world.manager).execute(
-            world.context, journal.now - 600, journal.now + 1)
-
-    abandoned_world.killed_at_each_step(source_unanswered, look, journal)
+def test_a_killed_look_at_what_a_source_left_is_finished(source_unanswered,
+                                                         mortal):
+    look_killed_at_each_step(source_unanswered)
     assert_restored(source_unanswered)
 
 
