@@ -11,7 +11,6 @@
 #    under the License.
 """Moves of servers whose conductor is killed at one point."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -169,16 +168,17 @@ class RefusedMove(Move):
               promise: str) -> operations.Verdict:
         """Wait until the first destination is done with it, then as all."""
         if asked.killed:
-            self._await(lambda: asked.server in self._first.timed_out())
+            operations.await_that(
+                lambda: asked.server in self._first.timed_out())
             # It writes what comes of that, and somebody goes on with it, or
             # looks after it.
             time.sleep(2)
-            self._await(lambda: asked.is_over(self._cloud))
+            operations.await_that(lambda: asked.is_over(self._cloud))
             if promise == operations.DONE and self._in_error():
                 # Who looks after it waits for both computes, then watches
                 # whether the source begins.
-                self._await(lambda: not self._in_error(),
-                            2 * operations.PATIENCE)
+                operations.await_that(lambda: not self._in_error(),
+                                      2 * operations.PATIENCE)
         if promise == operations.FAULT:
             self._out_of_error(asked.server)
         return super().judge(asked, promise)
@@ -186,13 +186,6 @@ class RefusedMove(Move):
     def _in_error(self) -> bool:
         assert self._move is not None
         return self._mover.verdict(self._move).kind == moves_module.ERROR
-
-    @staticmethod
-    def _await(is_so: Callable[[], bool],
-               patience: float = operations.PATIENCE) -> None:
-        limit = time.monotonic() + patience
-        while not is_so() and time.monotonic() < limit:
-            time.sleep(0.5)
 
     def _out_of_error(self, server: str) -> None:
         """Do what an admin does.
@@ -203,7 +196,7 @@ class RefusedMove(Move):
         assert self._move is not None
         self._mover.wait([self._move], operations.PATIENCE)
         # A conductor that lives has taken it back, and that is answered.
-        self._await(self._in_error, 5)
+        operations.await_that(self._in_error, 5)
         if self._in_error():
             self._cloud.client.compute.post(
                 f'/servers/{server}/action',

@@ -15,12 +15,14 @@ An operation is asked for with one server, so that what is found afterwards
 has one cause.
 """
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import time
 from typing import Any
 from typing import Protocol
 from typing import Self
+from typing import TypeVar
 
 from nova_ssm.tests.cloud import cloud
 from nova_ssm.tests.cloud import leftovers
@@ -30,6 +32,8 @@ from nova_ssm.tests.cloud import traces
 
 #: Seconds until a server counts as stuck.
 PATIENCE = 90.0
+
+T = TypeVar('T')
 
 DONE, FAULT, WRONG = 'done', 'fault', 'wrong'
 
@@ -93,6 +97,18 @@ class Asked:
             'SELECT COUNT(*) AS flows, COUNT(finished_at) AS ended '
             f'FROM nova_cell1.ssm_flows WHERE {column} = %s', value)[0]
         return row['flows'] > 0 and row['flows'] == row['ended']
+
+
+def await_that(ask: Callable[[], T], patience: float = PATIENCE) -> T:
+    """Ask until the answer is a yes.
+
+    :param patience: in seconds
+    :returns: the last answer, which is a no if the time is over
+    """
+    limit = time.monotonic() + patience
+    while not (answer := ask()) and time.monotonic() < limit:
+        time.sleep(0.2)
+    return answer
 
 
 class Operation(Protocol):
@@ -286,17 +302,13 @@ class Abandoned:
 
         It may have been killed a moment ago, and not have begun to look.
         """
-        limit = time.monotonic() + PATIENCE
-        while True:
-            found = self._cloud.db(
-                'SELECT id FROM nova_cell1.ssm_workers WHERE host LIKE %s '
-                'ORDER BY expires_at DESC LIMIT 1', f'{conductor}/%')
-            if found:
-                return found[0]['id']
-            if time.monotonic() > limit:
-                raise settings.CloudError(
-                    f'{conductor} does not register: see tools/cloud.sh logs')
-            time.sleep(0.2)
+        found = await_that(lambda: self._cloud.db(
+            'SELECT id FROM nova_cell1.ssm_workers WHERE host LIKE %s '
+            'ORDER BY expires_at DESC LIMIT 1', f'{conductor}/%'))
+        if not found:
+            raise settings.CloudError(
+                f'{conductor} does not register: see tools/cloud.sh logs')
+        return found[0]['id']
 
     def judge(self, asked: Asked, promise: str) -> Verdict:
         """Wait until it is looked after, then as the other operation."""
@@ -307,9 +319,4 @@ class Abandoned:
         return verdict
 
     def _await(self, asked: Asked) -> bool:
-        limit = time.monotonic() + PATIENCE
-        while not asked.is_over(self._cloud):
-            if time.monotonic() > limit:
-                return False
-            time.sleep(0.2)
-        return True
+        return await_that(lambda: asked.is_over(self._cloud))

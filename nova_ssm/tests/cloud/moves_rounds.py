@@ -248,9 +248,12 @@ class Player:
                and journal.looks_after(self._cloud)
                and time.monotonic() < limit):
             time.sleep(1)
-            verdicts = {move.server.id: self._mover.verdict(move)
-                        for move in started}
-        return verdicts
+            verdicts = self._look(started)
+        # A flow that ended behind the last look may have done it.
+        return self._look(started)
+
+    def _look(self, started: list[moves.Move]) -> dict[str, moves.Verdict]:
+        return {move.server.id: self._mover.verdict(move) for move in started}
 
     def _kill(self, result: Round, work: moves_work.Work) -> float:
         """Kill the conductor at work; return when (monotonic clock)."""
