@@ -17,6 +17,7 @@ started here listens on the loopback address only.
 """
 
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 import random
@@ -26,6 +27,8 @@ import socket
 import subprocess
 import tempfile
 import time
+
+import psutil
 
 HOST = '127.0.0.1'
 #: Some of the programs refuse to be root.
@@ -128,12 +131,22 @@ class Server:
         self.kill()
 
     def kill(self) -> None:
-        """End it as a power failure would."""
+        """End it as a power failure would: nothing of it is left then.
+
+        :raises ServerError: if the kernel does not let go of one of them
+        """
         if self._process is None:
             return
+        self.freeze()       # no child is born while they are counted
+        family = self._family()
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
+        limit = time.monotonic() + self.patience
+        while any(map(_lives, family)):
+            if time.monotonic() > limit:
+                raise ServerError('%s does not end' % self.program)
+            time.sleep(0.01)
 
     @property
     def running(self) -> bool:
@@ -146,12 +159,19 @@ class Server:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
+    def _family(self) -> list[psutil.Process]:
+        """It and its children: PostgreSQL's lead sessions of their own."""
         assert self._process is not None
         try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass            # it has ended by itself
+            first = psutil.Process(self._process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []       # it has ended by itself
+
+    def _signal(self, number: int) -> None:
+        for one in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
     def remove(self) -> None:
         """Stop it and remove its files."""
@@ -189,6 +209,15 @@ class Server:
         if os.geteuid():
             return [*('setpriv', *options), *command]
         return [*_NOBODY, *options, *command]
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it holds anything still: nobody may ask how it has ended."""
+    try:
+        return (process.is_running()
+                and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def own(path: pathlib.Path) -> None:

@@ -38,7 +38,9 @@ def test_a_server_runs_until_it_is_left(kind):
         assert process.uids().real != 0
         assert {one.laddr.ip for one in process.net_connections()
                 if one.status == psutil.CONN_LISTEN} == {base.HOST}
+        family = server._family()
         server.kill()
+        assert not [one for one in family if base._lives(one)]
         assert not server.ready()
         server.start()
         assert server.ready()
