@@ -35,6 +35,7 @@ from taskflow import states as taskflow_states
 from nova_ssm.audit import survey
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
+from nova_ssm.tasks import allocations
 from nova_ssm.tasks import casts
 from nova_ssm.tasks import moves
 from nova_ssm.tasks import resize
@@ -107,13 +108,14 @@ class Witness:
 
         It is certain if all of this holds:
 
-        * All destinations that were told have come to their end.
+        * All destinations that were told have come to their end, or the
+          last one has not got over its first call.
         * A compute got no answer of the dead conductor: the last
           destination, which had not told the source; or the source, or one
           that the source was disturbed by.
-        * The source has answered since: it has taken all messages from
-          before. As long as its first call may take, nothing new is to be
-          seen of it.
+        * The source, and a destination that nothing is to be seen of, have
+          answered since: they have taken all messages from before. As long
+          as their first call may take, nothing new is to be seen of them.
         * Nobody has done anything with the server since.
         * If the source has begun, it runs the guest: it is stopped before
           its disks, volumes and ports are seen to.
@@ -181,8 +183,24 @@ class Witness:
         at_work = [event for event in deeds.prepared
                    if not deeds.is_done(event)]
         # One that has told the source has come to its end by that.
-        return len(told) == len(deeds.prepared) and (
-            len(at_work) <= len(deeds.source))
+        if len(at_work) > len(deeds.source):
+            return False
+        unseen = len(told) - len(deeds.prepared)
+        return not unseen or (unseen == 1 and not deeds.source and
+                              self._last_destination_answers())
+
+    def _last_destination_answers(self) -> bool:
+        """Ask who was told last: the server has been claimed for there.
+
+        If its first call got no answer, it has let the server go, and the
+        claim it leaves to others. If not, it is seen to begin yet.
+        """
+        hosts = {node.host for node in objects.ComputeNodeList.
+                 get_all_by_uuids(self._request, list(allocations.held_by(
+                     self._manager, self._request, self._instance.uuid)))}
+        return bool(hosts) and hosts != {self._instance.host} and all(
+            abandoned.answers(self._manager, self._request, host)
+            for host in hosts)
 
     def _destination_was_unanswered(self, deeds: _Deeds) -> bool:
         """Whether it was a lost answer that the last destination failed of.
@@ -223,7 +241,7 @@ class Witness:
     # -- what computes do -------------------------------------------------
 
     def _stays_away(self, deeds: _Deeds) -> bool:
-        """Watch that neither the source nor anybody else is at the server."""
+        """Watch that no compute, nor anybody else, is at the server."""
         limit = time.monotonic() + abandoned.window()
         while self._is_as_it_was(deeds):
             if time.monotonic() > limit:
@@ -239,8 +257,9 @@ class Witness:
                 now.task_state == self._instance.task_state and
                 last is not None and
                 last.request_id == self._request.request_id and
-                sum(event.event == SOURCE_EVENT
-                    for event in self._events()) == len(deeds.source))
+                sum(event.event in (resize.PREP_EVENT, SOURCE_EVENT)
+                    for event in self._events()) ==
+                len(deeds.prepared) + len(deeds.source))
 
     def _runs(self) -> bool:
         """Ask the source whether it runs the guest.

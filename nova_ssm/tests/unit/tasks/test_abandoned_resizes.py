@@ -207,6 +207,11 @@ def unanswered(resized, journal, monkeypatch):
         return True
 
     monkeypatch.setattr(compat, 'ping_compute', ping)
+    monkeypatch.setattr(
+        objects.ComputeNodeList, 'get_all_by_uuids',
+        lambda context, uuids: [
+            types.SimpleNamespace(host=host) for host, uuid in RP.items()
+            if uuid in uuids])
     return resized
 
 
@@ -277,6 +282,48 @@ def test_one_that_no_destination_was_answered(unanswered):
     fault(unanswered, host='host2')
     look_at_resize(unanswered)
     assert_restored(unanswered)
+
+
+@pytest.fixture
+def nobody_answered(unanswered):
+    """Neither was the last destination, at its first call: it left nothing.
+
+    The first one waited whether it could send the server on.
+    """
+    unanswered.journal.states.append('SUCCESS')
+    fault(unanswered, 'no room')
+    unanswered.placement.held[UUID] = {RP['host2']: HELD}
+    return unanswered
+
+
+def test_one_whose_last_destination_did_not_begin(nobody_answered):
+    look_at_resize(nobody_answered)
+    assert nobody_answered.pinged == ['host2', SOURCE]
+    assert_restored(nobody_answered)
+
+
+@pytest.mark.parametrize('change', (
+    # The last destination begins yet, in the very last second.
+    lambda world: _later(lambda world: event(
+        world, host='host2', result=None))(world),
+    # It is not known who that is, or there is one more.
+    lambda world: world.placement.held.update({UUID: {}}),
+    lambda world: world.placement.held.update({UUID: {RP[SOURCE]: HELD}}),
+    lambda world: world.journal.states.append('SUCCESS'),
+    lambda world: world.events[UUID].clear()))
+def test_one_whose_last_destination_may_begin_stays_in_error(
+        nobody_answered, change):
+    change(nobody_answered)
+    look_at_resize(nobody_answered)
+    assert nobody_answered.server.vm_state == vm_states.ERROR
+
+
+def test_one_whose_last_destination_does_not_answer_stays_in_error(
+        nobody_answered, monkeypatch):
+    monkeypatch.setattr(compat, 'ping_compute',
+                        lambda context, host, *args: host != 'host2')
+    look_at_resize(nobody_answered)
+    assert nobody_answered.server.vm_state == vm_states.ERROR
 
 
 def _later(change):
