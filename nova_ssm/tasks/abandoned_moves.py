@@ -50,6 +50,10 @@ FINISH_EVENT = 'compute_finish_resize'
 PREPARE_EVENT = 'compute_pre_live_migration'
 ABORT_EVENT = 'compute_live_migration_abort'
 
+#: Seconds that the API may take between a server's task state and the action
+#: on it, of which it writes down one after the other.
+_API_MOMENT = 5.0
+
 #: While a migration of the same source has one of these, others wait.
 _AT_WORK = ('preparing', 'running')
 
@@ -61,6 +65,8 @@ class _EndMoves(abandoned.LookAfter):
     reason: ClassVar[str] = (
         'the compute lost its connection to nova-conductor, which died during '
         'the move')
+    #: The task states that it leaves a server in.
+    left_in: ClassVar[tuple[str, ...]] = ()
 
     def _look_in_cell(self, context: types.Context, uuid: str) -> None:
         if self._is_settled(uuid):
@@ -139,7 +145,7 @@ class _EndMoves(abandoned.LookAfter):
                 {'vm_state': vm_state, 'task_state': None}, exc, spec)
 
         moves.tell(work, context, instance, exc,
-                   on_the_way=(task_states.MIGRATING,), request_spec=spec)
+                   on_the_way=self.left_in, request_spec=spec)
 
 
 def _close_events(context: types.Context, uuid: str,
@@ -167,11 +173,16 @@ class EndAbandonedLiveMigrations(_EndMoves):
     """
 
     flows = LIVE_FLOWS
+    left_in = (task_states.MIGRATING,)
 
     def _look_at_move(self, context: types.Context,
                       instance: types.Instance,
                       migration: types.Migration) -> None:
         if not self._was_given_up(context, instance, migration):
+            return
+        if self._is_asked_for_again(context, instance):
+            LOG.info('The server is to be moved again, it is left alone',
+                     instance=instance)
             return
         LOG.warning('The live migration %s was given up by compute %s',
                     migration.uuid, instance.host, instance=instance)
@@ -182,6 +193,22 @@ class EndAbandonedLiveMigrations(_EndMoves):
         # Who dies behind that finds a server that is still in MIGRATING.
         moves.fail_migration(context, migration.uuid)
         self._tell(context, instance, instance.vm_state)
+
+    def _is_asked_for_again(self, context: types.Context,
+                            instance: types.Instance) -> bool:
+        """Whether it is a new move that the server is in MIGRATING for.
+
+        Its user may ask for one as soon as the last has failed, which is the
+        newest that there is a record of then: a conductor makes the next
+        one when it takes the request. The action is there before that.
+        """
+        self.wait(_API_MOMENT)
+        request = moves.request_of_newest(context, instance.uuid)
+        if request is not None and not queries.flows(
+                self.manager.ssm.runner.db, subject=instance.uuid,
+                request_id=request.request_id, limit=1):
+            return True
+        return self._has_begun_again(instance.uuid)
 
     def _was_given_up(self, context: types.Context,
                       instance: types.Instance,

@@ -31,6 +31,8 @@ from nova_ssm.tests.unit.tasks import world as world_module
 
 UUID, MIGRATION = live_world.UUID, live_world.MIGRATION
 SOURCE, HELD, RP = live_world.SOURCE, live_world.HELD, live_world.RP
+#: One that no conductor has taken yet.
+NEXT_REQUEST = 'req-of-the-next-move'
 #: Seconds: [DEFAULT] rpc_response_timeout.
 TIMEOUT = 60
 
@@ -73,6 +75,8 @@ class Journal:
               request_id=None):
         if unfinished:
             return [uuid for uuid in self.unfinished if uuid == subject]
+        if request_id == NEXT_REQUEST:
+            return []
         assert request_id == 'req-of-the-move'
         return [types.SimpleNamespace(state=state) for state in self.states]
 
@@ -110,7 +114,7 @@ def with_migration(world, **values):
     world.placement.held = {MIGRATION: {RP[SOURCE]: HELD},
                             UUID: {RP['host1']: HELD}}
     world.events[UUID].append(live_world.Event('compute_of_the_move'))
-    world.last_action = 'migrate'
+    world.last_action, world.last_request = 'migrate', 'req-of-the-move'
     with mock.patch.object(
             objects.MigrationList, 'get_by_filters',
             lambda context, filters, **sorting: objects.MigrationList(
@@ -118,7 +122,7 @@ def with_migration(world, **values):
             )), mock.patch.object(
                 objects.InstanceActionList, 'get_by_instance_uuid',
                 lambda context, uuid, limit: [types.SimpleNamespace(
-                    request_id='req-of-the-move',
+                    request_id=world.last_request,
                     action=world.last_action)]):
         yield
 

@@ -130,6 +130,40 @@ def test_a_move_whose_flow_ends_while_somebody_looks_is_left_alone(
     assert_untouched(live_server, 'accepted', task_states.MIGRATING)
 
 
+def _ask_again(world):
+    """The API takes a request: a conductor has not taken it yet."""
+    world.last_request = abandoned_world.NEXT_REQUEST
+
+
+def test_a_server_whose_next_move_is_asked_for_is_left_alone(live_server):
+    """Its newest record is that of the move before, which failed."""
+    live_server.migrations[MIGRATION]['status'] = 'error'
+    # The API writes the action down behind the task state.
+    live_server.journal.happens.append((
+        live_server.journal.now + abandoned.window() + 4,
+        lambda: _ask_again(live_server)))
+    look_at_live(live_server)
+    assert_untouched(live_server, 'error', task_states.MIGRATING)
+
+
+@pytest.mark.parametrize('flow_of_it', (_at_work, _told))
+def test_a_server_whose_next_move_is_taken_meanwhile_is_left_alone(
+        live_server, flow_of_it):
+    live_server.migrations[MIGRATION]['status'] = 'error'
+    live_server.journal.happens.append((
+        live_server.journal.now + abandoned.window() + 4,
+        lambda: flow_of_it(live_server.journal)))
+    look_at_live(live_server)
+    assert_untouched(live_server, 'error', task_states.MIGRATING)
+
+
+def test_one_that_somebody_tried_to_cancel_is_taken_back(live_server):
+    live_server.last_action = 'live_migration_cancel'
+    look_at_live(live_server)
+    assert live_server.server.task_state is None
+    assert MIGRATION not in live_server.placement.held
+
+
 def test_looking_twice_tells_it_once(live_server):
     look_at_live(live_server)
     live_server.server.task_state = None
