@@ -25,6 +25,7 @@ from nova import objects
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from nova_ssm.audit import moves as audit_moves
 from nova_ssm.audit import survey
 from nova_ssm.engine import queries
 from nova_ssm.tasks import abandoned
@@ -52,7 +53,7 @@ ABORT_EVENT = 'compute_live_migration_abort'
 
 #: Seconds that the API may take between a server's task state and the action
 #: on it, of which it writes down one after the other.
-_API_MOMENT = 5.0
+_API_MOMENT = 2.0
 
 #: While a migration of the same source has one of these, others wait.
 _AT_WORK = ('preparing', 'running')
@@ -180,7 +181,7 @@ class EndAbandonedLiveMigrations(_EndMoves):
                       migration: types.Migration) -> None:
         if not self._was_given_up(context, instance, migration):
             return
-        if self._is_asked_for_again(context, instance):
+        if self._is_asked_for_again(context, instance, migration):
             LOG.info('The server is to be moved again, it is left alone',
                      instance=instance)
             return
@@ -195,20 +196,40 @@ class EndAbandonedLiveMigrations(_EndMoves):
         self._tell(context, instance, instance.vm_state)
 
     def _is_asked_for_again(self, context: types.Context,
-                            instance: types.Instance) -> bool:
-        """Whether it is a new move that the server is in MIGRATING for.
+                            instance: types.Instance,
+                            migration: types.Migration) -> bool:
+        """Whether it is another move that the server is in MIGRATING for.
 
-        Its user may ask for one as soon as the last has failed, which is the
-        newest that there is a record of then: a conductor makes the next
-        one when it takes the request. The action is there before that.
+        Somebody else may have mended what the last one has left, and its
+        user may ask for the next one as soon as that has failed. Then the
+        last one is the newest that there is a record of until a conductor
+        takes the request: the action is there before that.
         """
         self.wait(_API_MOMENT)
         request = moves.request_of_newest(context, instance.uuid)
-        if request is not None and not queries.flows(
-                self.manager.ssm.runner.db, subject=instance.uuid,
-                request_id=request.request_id, limit=1):
+        if request is not None and not self._is_of(request, migration):
             return True
-        return self._has_begun_again(instance.uuid)
+        now = moves.current(context, instance.uuid)
+        newest = moves.newest(context, instance.uuid)
+        return (now is None or newest is None or
+                now.task_state != instance.task_state or
+                (newest.uuid, newest.status) != (migration.uuid,
+                                                 migration.status) or
+                self._has_begun_again(instance.uuid))
+
+    def _is_of(self, request: types.Context,
+               migration: types.Migration) -> bool:
+        """Whether a request was taken: its newest record is its own then."""
+        if queries.flows(self.manager.ssm.runner.db, limit=1,
+                         subject=migration.instance_uuid,
+                         request_id=request.request_id):
+            return True
+        # Stock Nova has taken it: then it is the clocks that tell.
+        action = objects.InstanceAction.get_by_request_id(
+            request, migration.instance_uuid, request.request_id)
+        return action is not None and (
+            survey.seconds(migration.created_at) >=
+            survey.seconds(action.start_time) - audit_moves.SKEW)
 
     def _was_given_up(self, context: types.Context,
                       instance: types.Instance,

@@ -12,6 +12,7 @@
 
 """Live migrations that a source has given up without a word."""
 
+import datetime
 import types
 
 from nova.compute import task_states
@@ -130,29 +131,74 @@ def test_a_move_whose_flow_ends_while_somebody_looks_is_left_alone(
     assert_untouched(live_server, 'accepted', task_states.MIGRATING)
 
 
-def _ask_again(world):
-    """The API takes a request: a conductor has not taken it yet."""
-    world.last_request = abandoned_world.NEXT_REQUEST
+def _moment(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def test_a_server_whose_next_move_is_asked_for_is_left_alone(live_server):
+@pytest.fixture
+def when_looked_at(live_server, monkeypatch):
+    """Lets something happen while the API may write its action down."""
+    live_server.migrations[MIGRATION].update(
+        status='error', created_at=_moment(1000))
+
+    def happens(what):
+        live_server.journal.happens.append((
+            live_server.journal.now + abandoned.window() + 2,
+            lambda: what(live_server)))
+
+    def ask_again(at):
+        """The API takes a request at a time: no flow is of it."""
+        monkeypatch.setattr(
+            objects.InstanceAction, 'get_by_request_id',
+            lambda context, uuid, request_id: types.SimpleNamespace(
+                id=uuid, start_time=_moment(at)))
+        live_server.last_request = abandoned_world.NEXT_REQUEST
+
+    live_server.ask_again = ask_again
+    return happens
+
+
+def test_a_server_whose_next_move_is_asked_for_is_left_alone(
+        live_server, when_looked_at):
     """Its newest record is that of the move before, which failed."""
-    live_server.migrations[MIGRATION]['status'] = 'error'
-    # The API writes the action down behind the task state.
-    live_server.journal.happens.append((
-        live_server.journal.now + abandoned.window() + 4,
-        lambda: _ask_again(live_server)))
+    when_looked_at(lambda world: world.ask_again(at=1002))
     look_at_live(live_server)
     assert_untouched(live_server, 'error', task_states.MIGRATING)
 
 
-@pytest.mark.parametrize('flow_of_it', (_at_work, _told))
-def test_a_server_whose_next_move_is_taken_meanwhile_is_left_alone(
-        live_server, flow_of_it):
-    live_server.migrations[MIGRATION]['status'] = 'error'
-    live_server.journal.happens.append((
-        live_server.journal.now + abandoned.window() + 4,
-        lambda: flow_of_it(live_server.journal)))
+def test_one_that_stock_nova_has_left_is_taken_back(live_server,
+                                                    when_looked_at):
+    """No flow is of its request, but its record is."""
+    live_server.ask_again(at=999)
+    look_at_live(live_server)
+    assert_given_back(live_server)
+
+
+def _by_another_move(world, monkeypatch):
+    monkeypatch.setattr(moves, 'newest', lambda context, uuid: (
+        types.SimpleNamespace(uuid='another', status='error')))
+
+
+@pytest.mark.parametrize('change', (
+    lambda world, _: _at_work(world.journal),
+    lambda world, _: _told(world.journal),
+    # Somebody was faster, and who asked has asked for another one.
+    _by_another_move,
+    lambda world, _: world.migrations[MIGRATION].update(status='queued'),
+    lambda world, _: setattr(world.server, 'task_state',
+                             task_states.REBOOTING)))
+def test_a_server_with_which_something_happens_meanwhile_is_left_alone(
+        live_server, when_looked_at, monkeypatch, change):
+    when_looked_at(lambda world: change(world, monkeypatch))
+    look_at_live(live_server)
+    assert_untouched(live_server, live_server.migrations[MIGRATION]['status'],
+                     live_server.server.task_state)
+
+
+def test_one_that_was_deleted_meanwhile_is_left_alone(
+        live_server, when_looked_at, monkeypatch):
+    when_looked_at(lambda world: monkeypatch.setattr(
+        moves, 'current', lambda context, uuid: None))
     look_at_live(live_server)
     assert_untouched(live_server, 'error', task_states.MIGRATING)
 
